@@ -1,0 +1,256 @@
+"""Types of `rag.yaml`. Loading, layering and errors are in `rag_core.config_loader`; nothing here reads a file."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+MIB = 1024 * 1024
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class StoreConfig(Section):
+    """Where tables, vectors, work files and the local index live."""
+
+    root: str = Field(description="Local folder or s3://bucket/prefix. A relative path is relative to the file.")
+
+
+class ChunkingConfig(Section):
+    """How a document's text is cut into chunks. Sizes are in tokens of the embedding model's own tokenizer."""
+
+    strategy: Literal["markdown", "recursive", "fixed", "semantic"] = Field(
+        default="markdown",
+        description=(
+            "`markdown` follows headings and keeps tables and code blocks whole where they fit; `recursive` splits at "
+            "paragraphs, lines, sentences, words; `fixed` cuts every max_tokens; `semantic` cuts where the similarity "
+            "of adjacent sentences drops."
+        ),
+    )
+    max_tokens: int = Field(
+        default=254,
+        ge=16,
+        description="Largest chunk, special tokens excluded; never above what the model reads.",
+    )
+    overlap_tokens: int = Field(default=0, ge=0, description="Tokens repeated from the end of the chunk before.")
+    semantic_percentile: float = Field(
+        default=90.0,
+        gt=0,
+        lt=100,
+        description="`semantic` only: split where the distance of adjacent sentences is above this percentile.",
+    )
+
+    @model_validator(mode="after")
+    def _overlap_below_size(self) -> "ChunkingConfig":
+        if self.overlap_tokens * 2 > self.max_tokens:
+            raise ValueError("overlap_tokens must be at most half of max_tokens")
+        return self
+
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+class _SourceBase(Section):
+    name: str = Field(description="Lower case letters, digits and single underscores; begins every partition key.")
+    include: tuple[str, ...] = Field(default=("**/*",), description="Globs of object keys to read.")
+    exclude: tuple[str, ...] = Field(
+        default=("**/.*", "**/.*/**", "**/~$*"), description="Globs of object keys to leave out; wins over include."
+    )
+    max_bytes: int = Field(default=64 * MIB, gt=0, description="Larger objects are rejected as too large.")
+    principals: tuple[str, ...] = Field(
+        default=(), description="Who may read documents that name nobody. Empty: `source:NAME`, never everybody."
+    )
+    buckets: int | None = Field(default=None, ge=1, le=1000, description="Overrides `buckets` for this source.")
+    chunking: ChunkingConfig | None = Field(default=None, description="Overrides `chunking` for this source.")
+
+    @field_validator("name")
+    @classmethod
+    def _valid_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value) or "__" in value or value.endswith("_"):
+            raise ValueError("a lower case name of letters, digits and single underscores, such as `handbook`")
+        return value
+
+
+class FilesSource(_SourceBase):
+    """A local folder of files."""
+
+    kind: Literal["files"]
+    root: Path = Field(description="The folder. A relative path is relative to the file.")
+
+
+class S3Source(_SourceBase):
+    """A prefix of an S3 bucket."""
+
+    kind: Literal["s3"]
+    bucket: str = Field(description="Bucket name.")
+    prefix: str = Field(default="", description="Key prefix; object keys are relative to it.")
+    endpoint_url: str | None = Field(default=None, description="Override for S3-compatible servers.")
+    region: str | None = Field(default=None, description="AWS region.")
+
+
+class SlackSource(_SourceBase):
+    """A Slack workspace export; one document per channel and day."""
+
+    kind: Literal["slack"]
+    root: Path = Field(description="The export: a folder or a ZIP file. A relative path is relative to the file.")
+
+
+class JsonlSource(_SourceBase):
+    """JSON Lines files; one document per line."""
+
+    kind: Literal["jsonl"]
+    root: Path = Field(description="A .jsonl file or a folder of them. A relative path is relative to the file.")
+    id_field: str = Field(default="_id", description="Field with the record's own id, kept as external_id.")
+    text_field: str = Field(default="text", description="Field with the text.")
+    title_field: str = Field(default="title", description="Field with the title; may be absent.")
+    modified_at_field: str | None = Field(default=None, description="Field with an ISO 8601 time; may be absent.")
+    principals_field: str | None = Field(default=None, description="Field with a list of principals; may be absent.")
+
+
+SourceConfig = Annotated[FilesSource | S3Source | SlackSource | JsonlSource, Field(discriminator="kind")]
+
+
+class ArchiveLimits(Section):
+    """Bounds on what is read from one archive."""
+
+    max_entries: int = Field(default=1_000, gt=0, description="Entries read from an archive.")
+    max_total_bytes: int = Field(default=256 * MIB, gt=0, description="Unpacked bytes read from an archive.")
+    max_depth: int = Field(default=2, ge=1, description="Archives inside archives.")
+
+
+class ParsingConfig(Section):
+    """Limits of the process that parses a document."""
+
+    timeout_s: float = Field(default=60.0, gt=0, description="Longer documents are rejected as timed out.")
+    memory_mib: int = Field(default=2048, ge=256, description="Address space the parser may use beyond its start.")
+    archive: ArchiveLimits = Field(default_factory=ArchiveLimits, description="Bounds on archives.")
+
+
+class EmbeddingConfig(Section):
+    """The embedding model and how it is run."""
+
+    backend: Literal["sentence-transformers", "openai"] = Field(
+        default="sentence-transformers", description="Local model, or any OpenAI-compatible endpoint."
+    )
+    model: str = Field(
+        default="all-MiniLM-L6-v2",
+        description="`all-MiniLM-L6-v2` needs no network; else a model folder, a model-hub name or the endpoint's name.",
+    )
+    revision: str | None = Field(default=None, description="Model-hub revision.")
+    allow_download: bool = Field(default=False, description="Ask the model hub for models that are not on disk.")
+    dim: int | None = Field(default=None, gt=0, description="Vector dimension; required for the openai backend.")
+    max_tokens: int | None = Field(
+        default=None, gt=0, description="Tokens the model reads, special tokens included; default: the model's own."
+    )
+    tokenizer: str | None = Field(
+        default=None, description="Path of a tokenizer.json; for endpoints whose tokenizer is not the default model's."
+    )
+    query_prefix: str | None = Field(default=None, description="Before each query; default: the model's own.")
+    passage_prefix: str | None = Field(default=None, description="Before each passage; default: the model's own.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="`auto` takes half precision where a measured cosine against fp32 allows it."
+    )
+    min_cosine: float = Field(
+        default=0.999, gt=0, le=1, description="Mean cosine to fp32 that half precision must reach to be chosen."
+    )
+    batch_tokens: int = Field(default=16_384, ge=256, description="Padded tokens in one batch.")
+    checkpoint_tokens: int = Field(default=500_000, ge=256, description="Tokens embedded between two checkpoints.")
+    base_url: str | None = Field(default=None, description="openai backend: address of the endpoint.")
+    api_key: SecretStr | None = Field(
+        default=None, description="openai backend: secret, only from RAG_EMBEDDING__API_KEY."
+    )
+    request_batch: int = Field(default=128, ge=1, description="openai backend: texts in one request.")
+    concurrency: int = Field(default=4, ge=1, description="openai backend: requests at once.")
+    timeout_s: float = Field(default=60.0, gt=0, description="openai backend: time limit of one request.")
+    max_retries: int = Field(default=6, ge=0, description="openai backend: tries after a refused request.")
+
+    @model_validator(mode="after")
+    def _endpoint_complete(self) -> "EmbeddingConfig":
+        if self.backend == "openai" and (self.base_url is None or self.dim is None):
+            raise ValueError("the openai backend needs base_url and dim")
+        return self
+
+
+class IndexConfig(Section):
+    """The Milvus collection. Without a uri, a Milvus Lite server on loopback is started and stopped by itself."""
+
+    uri: str | None = Field(default=None, description="http(s)://host:port of a Milvus server; empty: Milvus Lite.")
+    token: SecretStr | None = Field(default=None, description="Secret, only from RAG_INDEX__TOKEN: user:password.")
+    database: str = Field(default="default", description="Milvus database.")
+    alias: str = Field(default="rag", description="Name that queries use; points at the published collection.")
+    index_type: str = Field(
+        default="FLAT",
+        description="Dense index. FLAT keeps recall under filters; on Lite choose HNSW beyond some 50,000 chunks.",
+    )
+    metric: Literal["COSINE", "IP"] = Field(default="COSINE", description="Vectors have unit length: both rank alike.")
+    build_params: dict[str, Any] = Field(default_factory=dict, description="Such as {M: 16, efConstruction: 200}.")
+    search_params: dict[str, Any] = Field(default_factory=dict, description="Such as {ef: 128}.")
+    write_batch: int = Field(default=1_000, ge=1, description="Rows in one upsert.")
+    timeout_s: float = Field(default=60.0, gt=0, description="Time limit of one request.")
+    lite_idle_s: float = Field(
+        default=120.0, gt=0, description="Milvus Lite stops this long after its last client went away."
+    )
+
+
+class SparkConfig(Section):
+    """The Spark that parses and chunks large changes."""
+
+    master: str = Field(default="local[*]", description="Spark master URL.")
+    remote: str | None = Field(default=None, description="Spark Connect URL; wins over master.")
+    driver_memory: str = Field(default="1g", description="Heap of the local driver.")
+    in_process_max_objects: int = Field(
+        default=256, ge=0, description="Changes up to this many objects run in the process itself, without a JVM."
+    )
+    in_process_max_bytes: int = Field(
+        default=32 * MIB, ge=0, description="Changes up to this many bytes run in the process itself."
+    )
+    conf: dict[str, str] = Field(default_factory=dict, description="Further Spark settings.")
+
+
+class RunConfig(Section):
+    """How partitions are packed into Dagster runs."""
+
+    max_partitions_per_run: int = Field(default=32, ge=1, description="Upper bound for one run of a backfill.")
+
+
+class RagConfig(Section):
+    """The whole of `rag.yaml`."""
+
+    store: StoreConfig = Field(description="Where everything is kept.")
+    sources: tuple[SourceConfig, ...] = Field(min_length=1, description="Where documents come from.")
+    buckets: int = Field(default=8, ge=1, le=1000, description="Hash buckets (partitions) of each source.")
+    parsing: ParsingConfig = Field(default_factory=ParsingConfig, description="Limits of the parser.")
+    chunking: ChunkingConfig = Field(default_factory=ChunkingConfig, description="How text is cut.")
+    embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig, description="How chunks become vectors.")
+    index: IndexConfig = Field(default_factory=IndexConfig, description="Where vectors are searched.")
+    spark: SparkConfig = Field(default_factory=SparkConfig, description="Engine of large changes.")
+    run: RunConfig = Field(default_factory=RunConfig, description="Packing of runs.")
+
+    @model_validator(mode="after")
+    def _unique_sources(self) -> "RagConfig":
+        names = [source.name for source in self.sources]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"source names must be unique; repeated: {', '.join(repeated)}")
+        return self
+
+    def source(self, name: str) -> SourceConfig:
+        """Return the source of that name; KeyError names those that exist."""
+        for source in self.sources:
+            if source.name == name:
+                return source
+        raise KeyError(f"no source {name!r}; configured: {', '.join(s.name for s in self.sources)}")
+
+    def buckets_of(self, source: SourceConfig) -> int:
+        """Return the number of partitions of a source."""
+        return source.buckets or self.buckets
+
+    def chunking_of(self, source: SourceConfig) -> ChunkingConfig:
+        """Return the chunking of a source."""
+        return source.chunking or self.chunking

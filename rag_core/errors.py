@@ -1,0 +1,32 @@
+"""The failure classes of the platform: permanent ones are reported, transient ones are retried.
+
+Every message says what failed, on which document, partition, file or key, what was expected, and what to do.
+"""
+
+
+class RagError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class PermanentError(RagError):
+    """Another try with the same input cannot help: bad configuration, bad document, refused request."""
+
+
+class TransientError(RagError):
+    """Another try may help: a service is unreachable or overloaded, memory ran out."""
+
+
+class ConfigError(PermanentError):
+    """The configuration is wrong; the message names file, key, value and what was expected."""
+
+
+class FingerprintMismatchError(PermanentError):
+    """Two parts that must come from the same model or schema do not."""
+
+
+class SourceError(TransientError):
+    """A source cannot be listed or an object of it cannot be read."""
+
+
+class ObjectGoneError(SourceError):
+    """An object was listed but is no longer there."""

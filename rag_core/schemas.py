@@ -1,0 +1,151 @@
+"""Arrow schemas of every stored table, declared once: the store, the checks, Spark and the documentation read them here.
+
+Offsets are in characters (Unicode code points) of the document's text; times are UTC; `*_hash` and `*_id` are the
+digests of `rag_core.ids`. `partition_key` is the Dagster partition and the Delta partition column of each table.
+"""
+
+from typing import Final
+
+import pyarrow as pa
+
+TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+
+
+def _field(name: str, type_: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, type_, nullable=nullable, metadata={"description": description})
+
+
+DOCUMENTS: Final = pa.schema(
+    [
+        _field("partition_key", pa.string(), "source and hash bucket, such as handbook__07"),
+        _field("doc_id", pa.string(), "key: digest of source, object key and member"),
+        _field("source", pa.string(), "name of the source in the configuration"),
+        _field("object_key", pa.string(), "key of the listed object inside its source"),
+        _field("member", pa.string(), "part inside the object (mail attachment); empty for the object itself"),
+        _field("external_id", pa.string(), "the source's own id (the _id of a JSONL record)", nullable=True),
+        _field("uri", pa.string(), "where a person finds the document"),
+        _field("title", pa.string(), "title, from metadata or the first heading", nullable=True),
+        _field("mime", pa.string(), "media type, told from the content"),
+        _field("language", pa.string(), "ISO 639-1 code of the main language, where it can be told", nullable=True),
+        _field("text", pa.string(), "the text as Markdown; empty unless status is ok"),
+        _field(
+            "page_starts",
+            pa.list_(pa.int32()),
+            "offset in text where page 1, 2, ... starts; null where the format has no pages",
+            nullable=True,
+        ),
+        _field("modified_at", TIMESTAMP, "when the source says the document was last changed", nullable=True),
+        _field("size_bytes", pa.int64(), "size of the object or member"),
+        _field("object_fingerprint", pa.string(), "etag, or size and mtime, at the last look"),
+        _field("content_hash", pa.string(), "digest of the raw bytes"),
+        _field("text_hash", pa.string(), "digest of text"),
+        _field("principals", pa.list_(pa.string()), "who may read the document, sorted"),
+        _field("access_label", pa.string(), "the set of principals as one scalar"),
+        _field("status", pa.string(), "ok, empty or rejected"),
+        _field("reason", pa.string(), "why it is empty or rejected, and what to do", nullable=True),
+        _field("parser_fingerprint", pa.string(), "parser and its settings"),
+        _field("doc_hash", pa.string(), "digest of all that later stages use of the document"),
+        _field("ingested_at", TIMESTAMP, "when this row was written"),
+    ]
+)
+
+CHUNKS: Final = pa.schema(
+    [
+        _field("partition_key", pa.string(), "as in documents"),
+        _field("chunk_id", pa.string(), "key: digest of document, embedded text and occurrence"),
+        _field("doc_id", pa.string(), "the document it is a part of"),
+        _field("source", pa.string(), "as in documents"),
+        _field("ordinal", pa.int32(), "position in the document, from 0"),
+        _field("text", pa.string(), "exactly the document's text from char_start to char_end"),
+        _field("context", pa.string(), "repeated before text when embedded (header of a split table); often empty"),
+        _field("heading_path", pa.list_(pa.string()), "headings above the chunk, outermost first"),
+        _field("char_start", pa.int32(), "first character, inclusive"),
+        _field("char_end", pa.int32(), "last character, exclusive"),
+        _field("page", pa.int32(), "page on which the chunk starts, from 1", nullable=True),
+        _field("token_count", pa.int32(), "tokens of context and text, special tokens excluded"),
+        _field("text_hash", pa.string(), "digest of the embedded text (context and text)"),
+        _field("external_id", pa.string(), "as in documents", nullable=True),
+        _field("uri", pa.string(), "as in documents"),
+        _field("title", pa.string(), "as in documents", nullable=True),
+        _field("mime", pa.string(), "as in documents"),
+        _field("language", pa.string(), "as in documents", nullable=True),
+        _field("modified_at", TIMESTAMP, "as in documents", nullable=True),
+        _field("access_label", pa.string(), "as in documents"),
+        _field("doc_hash", pa.string(), "the document's doc_hash this chunk was cut from"),
+        _field("chunker_fingerprint", pa.string(), "strategy, sizes and tokenizer"),
+        _field("row_hash", pa.string(), "digest of all that the index stores of the chunk"),
+    ]
+)
+
+
+def embeddings(dim: int | None = None) -> pa.Schema:
+    """Return the schema of `embeddings`; without a dimension the vector is a variable list, as Delta stores it."""
+    vector = pa.list_(pa.float32(), dim) if dim else pa.list_(pa.float32())
+    return pa.schema(
+        [
+            _field("partition_key", pa.string(), "as in documents"),
+            _field("chunk_id", pa.string(), "key: the chunk"),
+            _field("doc_id", pa.string(), "the chunk's document"),
+            _field("text_hash", pa.string(), "digest of the embedded text"),
+            _field("model_fingerprint", pa.string(), "model, revision, pooling, normalisation, max length, prefix"),
+            _field("vector", vector, "float32, unit length"),
+        ]
+    )
+
+
+EMBEDDINGS: Final = embeddings()
+
+INDEX_PARTITIONS: Final = pa.schema(
+    [
+        _field("partition_key", pa.string(), "as in documents"),
+        _field("collection", pa.string(), "Milvus collection that holds the row"),
+        _field("chunk_id", pa.string(), "key, together with collection"),
+        _field("doc_id", pa.string(), "the chunk's document"),
+        _field("text_hash", pa.string(), "digest of the embedded text"),
+        _field("row_hash", pa.string(), "digest of all that the index stores of the chunk"),
+        _field("model_fingerprint", pa.string(), "model of the vector"),
+        _field("indexed_at", TIMESTAMP, "when the row was verified as queryable"),
+    ]
+)
+
+VECTORS: Final = pa.schema(
+    [
+        _field("model_fingerprint", pa.string(), "partition column"),
+        _field("shard", pa.string(), "partition column: first hexadecimal digit of text_hash"),
+        _field("text_hash", pa.string(), "key, together with model_fingerprint"),
+        _field("vector", pa.list_(pa.float32()), "float32, unit length"),
+    ]
+)
+
+PUBLISHED_INDEX: Final = pa.schema(
+    [
+        _field("collection", pa.string(), "key: Milvus collection"),
+        _field("alias", pa.string(), "the name that queries use"),
+        _field("published_at", TIMESTAMP, "when the alias was pointed here"),
+        _field("model", pa.string(), "embedding model's name"),
+        _field("model_fingerprint", pa.string(), "queries must be embedded by the same"),
+        _field("dim", pa.int32(), "vector dimension"),
+        _field("metric", pa.string(), "COSINE, IP or L2"),
+        _field("index_type", pa.string(), "Milvus index type of the dense field"),
+        _field("search_params", pa.string(), "JSON object passed to dense searches"),
+        _field("documents", pa.int64(), "documents with status ok"),
+        _field("chunks", pa.int64(), "rows in the collection"),
+        _field("partitions", pa.int32(), "partitions in the collection"),
+        _field("table_versions", pa.string(), "JSON object: Delta version of each table when published"),
+        _field("verdict", pa.string(), "published, or why not"),
+    ]
+)
+
+RETRIEVAL_EVAL: Final = pa.schema(
+    [
+        _field("query_id", pa.string(), "key, together with mode and evaluated_at"),
+        _field("source", pa.string(), "source that was searched"),
+        _field("mode", pa.string(), "dense, bm25 or hybrid"),
+        _field("collection", pa.string(), "collection that was searched"),
+        _field("evaluated_at", TIMESTAMP, "when"),
+        _field("ndcg_at_10", pa.float64(), "normalised discounted cumulative gain, linear gain"),
+        _field("recall_at_10", pa.float64(), "share of relevant documents among the first 10"),
+        _field("recall_at_100", pa.float64(), "share of relevant documents among the first 100"),
+        _field("mrr", pa.float64(), "reciprocal rank of the first relevant document"),
+    ]
+)

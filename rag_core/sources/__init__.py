@@ -1,0 +1,1 @@
+"""Where documents come from: listing, reading and diffing of objects; no parsing."""
