@@ -139,7 +139,7 @@ class EmbeddingConfig(Section):
     )
     model: str = Field(
         default="all-MiniLM-L6-v2",
-        description="`all-MiniLM-L6-v2` needs no network; else a model folder, a model-hub name or the endpoint's name.",
+        description="`all-MiniLM-L6-v2` needs no network; else a model folder, a hub name or the endpoint's name.",
     )
     revision: str | None = Field(default=None, description="Model-hub revision.")
     allow_download: bool = Field(default=False, description="Ask the model hub for models that are not on disk.")

@@ -1,4 +1,4 @@
-"""Arrow schemas of every stored table, declared once: the store, the checks, Spark and the documentation read them here.
+"""Arrow schemas of every stored table, declared once; the store, the checks, Spark and the documentation read them.
 
 Offsets are in characters (Unicode code points) of the document's text; times are UTC; `*_hash` and `*_id` are the
 digests of `rag_core.ids`. `partition_key` is the Dagster partition and the Delta partition column of each table.

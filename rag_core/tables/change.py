@@ -1,0 +1,252 @@
+"""Writing Delta tables: rows are staged as Parquet files first, then one commit makes them visible.
+
+The same two steps serve a stage that runs in this process and one whose rows are written by Spark tasks: until the
+commit nothing is seen, after it everything is. A crash between the two leaves files that `vacuum` removes.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction
+
+from rag_core.errors import TransientError
+from rag_core.faults import crash_point
+from rag_core.tables.delta import SCHEMAS, TableSlice, ensure_table
+from rag_core.tables.store import Store
+
+_ROW_GROUP_ROWS = 4_096
+_TARGET_FILE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A Parquet file inside the table's folder that no version names yet."""
+
+    path: str
+    partition_key: str
+    rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class TableChange:
+    """The difference a stage makes to some partitions, ready to be committed at once.
+
+    Attributes:
+        base: The slice the difference was computed against; another commit to its partitions since then is a conflict.
+        files: New rows.
+        replace_column: Column whose listed values are replaced as a whole, such as `doc_id`.
+        replaced: Values whose old rows go away. A new row whose value is not listed here must be new to the table.
+        metadata: Kept in the commit: run id, fingerprints, versions that were consumed.
+    """
+
+    base: TableSlice
+    replace_column: str
+    files: tuple[StagedFile, ...] = ()
+    replaced: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not self.files and not self.replaced
+
+
+@dataclass(frozen=True)
+class CommitResult:
+    """What a commit did; `committed` is false when there was nothing to do and `version` is the one that was read."""
+
+    version: int
+    committed: bool
+    rows_written: int
+    bytes_written: int
+
+
+class StagingWriter:
+    """Writes batches as staged Parquet files, one open file for each partition key, bounded in memory.
+
+    Rows of different partition keys may be mixed in a batch. Use as a context manager: an exception removes the files.
+    """
+
+    def __init__(self, store: Store, table: str) -> None:
+        self._schema = SCHEMAS[table]
+        self._file_schema = pa.schema([f for f in self._schema if f.name != "partition_key"])
+        filesystem, root = store.filesystem()
+        self._filesystem = pafs.SubTreeFileSystem(f"{root}/tables/{table}", filesystem)
+        self._open: dict[str, tuple[str, pa.NativeFile, pq.ParquetWriter, int]] = {}
+        self._files: list[StagedFile] = []
+
+    def __enter__(self) -> "StagingWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append rows; the batch's columns are those of the table, in any order."""
+        batch = batch.select(self._schema.names).cast(self._schema)
+        for key in pc.unique(batch.column("partition_key")).to_pylist():
+            rows = batch.filter(pc.equal(batch.column("partition_key"), key))
+            self._write_partition(key, rows.select(self._file_schema.names))
+
+    def _write_partition(self, key: str, rows: pa.RecordBatch) -> None:
+        if key not in self._open:
+            path = f"partition_key={key}/part-{uuid.uuid4().hex}.parquet"
+            self._filesystem.create_dir(f"partition_key={key}", recursive=True)
+            sink = self._filesystem.open_output_stream(path)
+            writer = pq.ParquetWriter(sink, self._file_schema, compression="zstd")
+            self._open[key] = (path, sink, writer, 0)
+        path, sink, writer, count = self._open[key]
+        writer.write_batch(rows, row_group_size=_ROW_GROUP_ROWS)
+        self._open[key] = (path, sink, writer, count + rows.num_rows)
+        if sink.tell() > _TARGET_FILE_BYTES:
+            self._finish(key)
+
+    def _finish(self, key: str) -> None:
+        path, sink, writer, rows = self._open.pop(key)
+        writer.close()
+        size = sink.tell()
+        sink.close()
+        self._files.append(StagedFile(path, key, rows, size))
+
+    def close(self) -> tuple[StagedFile, ...]:
+        """Close every open file and return all that were written."""
+        for key in list(self._open):
+            self._finish(key)
+        return tuple(self._files)
+
+    def abort(self) -> None:
+        """Remove every file that was written."""
+        files = self.close()
+        for file in files:
+            self._filesystem.delete_file(file.path)
+
+
+def stage(store: Store, table: str, batches: Iterable[pa.RecordBatch]) -> tuple[StagedFile, ...]:
+    """Write all batches as staged files, in this process."""
+    writer = StagingWriter(store, table)
+    with writer:
+        for batch in batches:
+            writer.write(batch)
+    return writer.close()
+
+
+def remove_staged(store: Store, table: str, files: Iterable[StagedFile]) -> None:
+    """Delete staged files that will not be committed."""
+    filesystem, root = store.filesystem()
+    for file in files:
+        filesystem.delete_file(f"{root}/tables/{table}/{file.path}")
+
+
+def read_staged(store: Store, table: str, files: Sequence[StagedFile]) -> Iterator[pa.RecordBatch]:
+    """Stream the rows of staged files with the table's schema."""
+    schema = SCHEMAS[table]
+    filesystem, root = store.filesystem()
+    for file in files:
+        with filesystem.open_input_file(f"{root}/tables/{table}/{file.path}") as source:
+            for batch in pq.ParquetFile(source).iter_batches(batch_size=_ROW_GROUP_ROWS):
+                key = pa.repeat(pa.scalar(file.partition_key), batch.num_rows)
+                columns = {**dict(zip(batch.schema.names, batch.columns, strict=True)), "partition_key": key}
+                yield pa.record_batch([columns[name] for name in schema.names], names=schema.names).cast(schema)
+
+
+def commit(change: TableChange, *, run_id: str) -> CommitResult:
+    """Make a change visible in one Delta commit, or do nothing if it is empty.
+
+    New rows alone are committed as the files that were staged. A change that replaces or removes rows rewrites only
+    the files that hold them.
+
+    Raises:
+        TransientError: Another run committed to one of the partitions since the change's base version; run again.
+    """
+    base, store = change.base, change.base.store
+    if change.is_empty:
+        return CommitResult(base.version, committed=False, rows_written=0, bytes_written=0)
+    keys = sorted(base.partition_keys or ())
+    properties = CommitProperties(
+        custom_metadata={"run_id": run_id, **change.metadata},
+        # An application transaction for each partition is what makes two writers of a partition conflict, even two
+        # appends, which Delta would accept side by side.
+        app_transactions=[Transaction(key, base.version + 1) for key in keys],
+    )
+    crash_point(f"{base.table}.before_commit")
+    try:
+        if change.replaced:
+            _commit_replace(change, properties)
+        else:
+            _commit_append(change, properties)
+    except CommitFailedError as error:
+        remove_staged(store, base.table, change.files)
+        raise TransientError(
+            f"table {base.table}: another run changed one of the partitions {keys[0]}..{keys[-1]} after version "
+            f"{base.version} was read; nothing was committed, run these partitions again ({error})"
+        ) from error
+    crash_point(f"{base.table}.after_commit")
+    return CommitResult(
+        version=ensure_table(store, base.table).version(),
+        committed=True,
+        rows_written=sum(file.rows for file in change.files),
+        bytes_written=sum(file.size_bytes for file in change.files),
+    )
+
+
+def _commit_append(change: TableChange, properties: CommitProperties) -> None:
+    now_ms = int(time.time() * 1000)
+    actions = [
+        AddAction(
+            path=file.path,
+            size=file.size_bytes,
+            partition_values={"partition_key": file.partition_key},
+            modification_time=now_ms,
+            data_change=True,
+            stats=json.dumps({"numRecords": file.rows}),
+        )
+        for file in change.files
+    ]
+    change.base.open().create_write_transaction(
+        actions,
+        mode="append",
+        schema=change.base.schema,
+        partition_by=["partition_key"],
+        commit_properties=properties,
+    )
+
+
+def _commit_replace(change: TableChange, properties: CommitProperties) -> None:
+    base = change.base
+    table: DeltaTable = base.open()
+    rows = pa.RecordBatchReader.from_batches(base.schema, read_staged(base.store, base.table, change.files))
+    partitions = _sql_in("partition_key", base.partition_keys or ())
+    # Delta refuses new rows that the predicate does not cover, so it names the values that are only now added as well.
+    added = _values(base.store, base.table, change.files, change.replace_column)
+    values = _sql_in(change.replace_column, sorted(added.union(change.replaced)))
+    write_deltalake(
+        table, rows, mode="overwrite", predicate=f"{partitions} AND {values}", commit_properties=properties
+    )
+    remove_staged(base.store, base.table, change.files)
+
+
+def _values(store: Store, table: str, files: Sequence[StagedFile], column: str) -> set[str]:
+    filesystem, root = store.filesystem()
+    values: set[str] = set()
+    for file in files:
+        path = f"{root}/tables/{table}/{file.path}"
+        values.update(pc.unique(pq.read_table(path, columns=[column], filesystem=filesystem)[column]).to_pylist())
+    return values
+
+
+def _sql_in(column: str, values: Iterable[str]) -> str:
+    quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+    return f"{column} IN ({quoted})"

@@ -1,0 +1,142 @@
+"""Reading Delta tables: versions, streams of columns, and what changed them. Writing is in `rag_core.tables.change`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from rag_core import schemas
+from rag_core.tables.store import Store
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "documents": schemas.DOCUMENTS,
+    "chunks": schemas.CHUNKS,
+    "embeddings": schemas.EMBEDDINGS,
+    "index_partitions": schemas.INDEX_PARTITIONS,
+    "published_index": schemas.PUBLISHED_INDEX,
+    "retrieval_eval": schemas.RETRIEVAL_EVAL,
+}
+"""Every stored asset's table and its schema; the vector cache is a table of `rag_core.embedding.cache`."""
+
+PARTITIONED: frozenset[str] = frozenset({"documents", "chunks", "embeddings", "index_partitions"})
+
+# Change data is not written: stages diff by content hash. Tombstones are kept for a week, so that a reader of an older
+# version (a long backfill, a rollback) still finds its files.
+_CONFIGURATION = {
+    "delta.logRetentionDuration": "interval 30 days",
+    "delta.deletedFileRetentionDuration": "interval 7 days",
+    "delta.checkpointInterval": "50",
+}
+
+
+def ensure_table(store: Store, name: str) -> DeltaTable:
+    """Open a table at its newest version, creating it empty if it does not exist yet."""
+    uri = store.table_uri(name)
+    try:
+        return DeltaTable(uri, storage_options=store.storage_options or None)
+    except TableNotFoundError:
+        return DeltaTable.create(
+            uri,
+            schema=SCHEMAS[name],
+            mode="ignore",
+            partition_by=["partition_key"] if name in PARTITIONED else None,
+            configuration=_CONFIGURATION,
+            storage_options=store.storage_options or None,
+        )
+
+
+@dataclass(frozen=True)
+class TableSlice:
+    """Some partitions of a table at one version: what a stage reads, and what its lineage names.
+
+    Attributes:
+        store: Where the table is.
+        table: Its name.
+        partition_keys: The partitions; None means all.
+        version: Delta version, fixed when the slice was made: later commits are not seen.
+    """
+
+    store: Store
+    table: str
+    partition_keys: tuple[str, ...] | None
+    version: int
+
+    @classmethod
+    def newest(cls, store: Store, table: str, partition_keys: Sequence[str] | None = None) -> "TableSlice":
+        """Make a slice of the table's newest version; a table that does not exist yet is created empty."""
+        keys = None if partition_keys is None else tuple(partition_keys)
+        return cls(store, table, keys, ensure_table(store, table).version())
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The declared schema."""
+        return SCHEMAS[self.table]
+
+    def of(self, *partition_keys: str) -> "TableSlice":
+        """Narrow the slice to these partitions."""
+        return replace(self, partition_keys=partition_keys)
+
+    def open(self) -> DeltaTable:
+        """Open the table at the slice's version."""
+        return DeltaTable(
+            self.store.table_uri(self.table), version=self.version, storage_options=self.store.storage_options or None
+        )
+
+    def _filter(self, where: pc.Expression | None) -> pc.Expression | None:
+        if self.partition_keys is None:
+            return where
+        partition = pc.field("partition_key").isin(list(self.partition_keys))
+        return partition if where is None else partition & where
+
+    def batches(
+        self, columns: Sequence[str] | None = None, where: pc.Expression | None = None, *, batch_rows: int = 8_192
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream rows in no particular order, `batch_rows` at most at a time; memory does not grow with the table."""
+        names = list(columns) if columns is not None else self.schema.names
+        dataset = self.open().to_pyarrow_dataset()
+        # Read-ahead is small on purpose: the default keeps sixteen batches of four files in memory.
+        scanner = dataset.scanner(
+            columns=names,
+            filter=self._filter(where),
+            batch_size=batch_rows,
+            batch_readahead=2,
+            fragment_readahead=1,
+        )
+        wanted = pa.schema([self.schema.field(name) for name in names])
+        for batch in scanner.to_batches():
+            if batch.num_rows:
+                yield batch.cast(wanted)
+
+    def read(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """Read rows into memory; meant for key columns, or for a `where` that bounds the result."""
+        names = list(columns) if columns is not None else self.schema.names
+        wanted = pa.schema([self.schema.field(name) for name in names])
+        return pa.Table.from_batches(self.batches(names, where), schema=wanted)
+
+    def count(self, where: pc.Expression | None = None) -> int:
+        """Count rows without reading them."""
+        return int(self.open().to_pyarrow_dataset().count_rows(filter=self._filter(where)))
+
+    def size_bytes(self) -> int:
+        """Bytes of the slice's data files."""
+        actions = pa.table(self.open().get_add_actions(flatten=True))
+        if self.partition_keys is not None and "partition.partition_key" in actions.column_names:
+            actions = actions.filter(pc.field("partition.partition_key").isin(list(self.partition_keys)))
+        return int(pc.sum(actions["size_bytes"]).as_py() or 0)
+
+
+def history(store: Store, table: str, limit: int = 20) -> list[dict[str, Any]]:
+    """Return the newest commits of a table, newest first, with the run id and fingerprints they carry."""
+    commits: list[dict[str, Any]] = ensure_table(store, table).history(limit)
+    return commits
+
+
+def in_set(column: str, values: Sequence[str] | pa.Array) -> pc.Expression:
+    """Build the filter `column in values`."""
+    array = values if isinstance(values, pa.Array) else pa.array(list(values), pa.string())
+    return pads.field(column).isin(array)
