@@ -1,1 +1,1 @@
-"""To be described by its owner."""
+"""Relevance of what is retrieved, measured on labelled queries in BEIR's layout."""
