@@ -20,6 +20,13 @@ class StoreConfig(Section):
 
     root: str = Field(description="Local folder or s3://bucket/prefix. A relative path is relative to the file.")
 
+    @field_validator("root")
+    @classmethod
+    def _known_scheme(cls, value: str) -> str:
+        if "://" in value and not value.startswith("s3://"):
+            raise ValueError("a local folder or s3://bucket/prefix")
+        return value
+
 
 class ChunkingConfig(Section):
     """How a document's text is cut into chunks. Sizes are in tokens of the embedding model's own tokenizer."""
@@ -57,7 +64,9 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 class _SourceBase(Section):
     name: str = Field(description="Lower case letters, digits and single underscores; begins every partition key.")
-    include: tuple[str, ...] = Field(default=("**/*",), description="Globs of object keys to read.")
+    include: tuple[str, ...] = Field(
+        default=("**/*",), description="Globs of object keys to read, of file keys for `jsonl`; `**` crosses folders."
+    )
     exclude: tuple[str, ...] = Field(
         default=("**/.*", "**/.*/**", "**/~$*"), description="Globs of object keys to leave out; wins over include."
     )
@@ -211,6 +220,13 @@ class SparkConfig(Section):
         default=32 * MIB, ge=0, description="Changes up to this many bytes run in the process itself."
     )
     conf: dict[str, str] = Field(default_factory=dict, description="Further Spark settings.")
+
+    @field_validator("conf", mode="before")
+    @classmethod
+    def _as_spark_writes_them(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: str(item).lower() if isinstance(item, bool | int | float) else item for key, item in value.items()}
 
 
 class RunConfig(Section):
