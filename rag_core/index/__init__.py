@@ -1,1 +1,1 @@
-"""To be described by its owner."""
+"""The Milvus collection: what the backend can do, how it is reached, kept true to the chunks, and published."""
