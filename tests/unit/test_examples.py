@@ -17,7 +17,7 @@ def test_each_file_has_exactly_one_licence_line_and_the_licence_allows_redistrib
     lines = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$", (EXAMPLES / "LICENSES.md").read_text("utf-8"), re.M)
     assert [path for path, _, _ in lines] == KEYS
     for path, licence, source in lines:
-        named = {part.removeprefix("attachment ").strip() for part in licence.split(";")}
+        named = {part.strip().removeprefix("attachment ") for part in licence.split(";")}
         assert named <= ALLOWED, path
         assert source.strip(), path
 
