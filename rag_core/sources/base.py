@@ -68,7 +68,10 @@ OBJECTS: Final = pa.schema(
 class Source(Protocol):
     """A configured source; cheap to make, opens nothing until it is used, and can be pickled to Spark executors."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name of the source in the configuration."""
+        ...
 
     def list(self) -> Iterator[SourceObject]:
         """List every object that include and exclude admit, in no particular order.
