@@ -1,0 +1,1 @@
+"""How a table's partitions are handed from one asset to the next."""

@@ -1,0 +1,115 @@
+"""`rag status` and `rag inspect`: what the tables hold."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import pyarrow.compute as pc
+import typer
+
+from rag_assets.cli.output import CONSOLE, print_json, print_json_lines, table
+from rag_core.config_loader import load_config
+from rag_core.stages.publication import latest_manifest
+from rag_core.status import source_status
+from rag_core.tables.delta import TableSlice
+from rag_core.tables.store import Store
+
+app = typer.Typer(no_args_is_help=True, help="Look at the rows of a table.")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+SourceName = Annotated[str | None, typer.Option("--source", help="Only this source.")]
+Contains = Annotated[str | None, typer.Option("--uri", help="Only documents whose uri contains this.")]
+Limit = Annotated[int, typer.Option("--limit", help="At most so many rows; 0: all.")]
+
+
+def status(json_output: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
+    """Per source: documents by status, chunks, vectors, last change seen and indexed."""
+    loaded = load_config()
+    store = Store(loaded.config.store.root)
+    rows = [item.to_dict() for item in source_status(store, loaded.config)]
+    manifest = latest_manifest(store)
+    if json_output:
+        print_json({"sources": rows, "published": None if manifest is None else manifest.__dict__})
+        return
+    CONSOLE.print(table("sources", rows[0], [row.values() for row in rows]))
+    if manifest is None:
+        CONSOLE.print("\nnothing is published yet: rag run")
+    else:
+        CONSOLE.print(
+            f"\npublished {manifest.collection} as {manifest.alias} at {manifest.published_at:%Y-%m-%d %H:%M:%S} UTC: "
+            f"{manifest.documents:,} documents, {manifest.chunks:,} chunks, {manifest.model}",
+            highlight=False,
+        )
+
+
+@app.command("documents")
+def documents(
+    source: SourceName = None,
+    uri: Contains = None,
+    status_is: Annotated[str | None, typer.Option("--status", help="ok, empty or rejected.")] = None,
+    text: Annotated[bool, typer.Option("--text", help="With the text.")] = False,
+    limit: Limit = 0,
+    json_output: Json = False,
+) -> None:
+    """Documents: where they are, what became of them, and why."""
+    columns = ["source", "uri", "doc_id", "external_id", "status", "reason", "mime", "title", "language"]
+    where = _where(source=source, uri=uri, status=status_is)
+    _show("documents", [*columns, *(["text"] if text else [])], where, limit, json_output)
+
+
+@app.command("chunks")
+def chunks(
+    source: SourceName = None,
+    uri: Contains = None,
+    doc_id: Annotated[str | None, typer.Option(help="Only this document.")] = None,
+    limit: Limit = 0,
+    json_output: Json = False,
+) -> None:
+    """Chunks: text, span, headings, page, tokens."""
+    columns = ["chunk_id", "doc_id", "uri", "ordinal", "heading_path", "char_start", "char_end", "page",
+               "token_count", "context", "text"]  # fmt: skip
+    _show("chunks", columns, _where(source=source, uri=uri, doc_id=doc_id), limit, json_output)
+
+
+@app.command("embeddings")
+def embeddings(
+    partition: Annotated[str | None, typer.Option(help="Only this partition.")] = None,
+    doc_id: Annotated[str | None, typer.Option(help="Only this document.")] = None,
+    vectors: Annotated[bool, typer.Option("--vectors", help="With the vectors.")] = False,
+    limit: Limit = 0,
+    json_output: Json = False,
+) -> None:
+    """Embeddings: which text, by which model."""
+    columns = ["partition_key", "chunk_id", "doc_id", "text_hash", "model_fingerprint"]
+    where = _where(partition_key=partition, doc_id=doc_id)
+    _show("embeddings", [*columns, *(["vector"] if vectors else [])], where, limit, json_output)
+
+
+def _where(*, uri: str | None = None, **equal: str | None) -> pc.Expression | None:
+    terms = [pc.field(name) == value for name, value in equal.items() if value is not None]
+    if uri is not None:
+        terms.append(pc.match_substring(pc.field("uri"), uri))
+    where = None
+    for term in terms:
+        where = term if where is None else where & term
+    return where
+
+
+def _show(name: str, columns: list[str], where: pc.Expression | None, limit: int, json_output: bool) -> None:
+    store = Store(load_config().config.store.root)
+    rows = _rows(TableSlice.newest(store, name), columns, where, limit)
+    if json_output:
+        print_json_lines(rows)
+    else:
+        CONSOLE.print(table(name, columns, (row.values() for row in rows)))
+
+
+def _rows(
+    current: TableSlice, columns: list[str], where: pc.Expression | None, limit: int
+) -> Iterator[dict[str, Any]]:
+    count = 0
+    for batch in current.batches(columns, where, batch_rows=1_024):
+        for row in batch.to_pylist():
+            yield row
+            count += 1
+            if count == limit:
+                return

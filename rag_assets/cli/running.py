@@ -1,0 +1,93 @@
+"""`rag run` and `rag dev`: everything that writes goes through the Dagster jobs."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from rag_assets.cli.output import CONSOLE, ERRORS, print_json, table
+from rag_core.config_loader import load_config
+from rag_core.tables.store import Store
+
+
+def run(
+    source: Annotated[list[str] | None, typer.Option(help="Only this source; may be repeated.")] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Only this stage: documents, chunks, embeddings or index_partitions.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+) -> None:
+    """Bring what is out of date up to date, through the Dagster jobs, and publish the index."""
+    from rag_assets.runner import run_pipeline
+
+    loaded = load_config()
+    with _progress_bars(quiet=json_output):
+        summary = run_pipeline(loaded, sources=source, stage=stage)
+    if json_output:
+        print_json(summary.to_dict())
+    else:
+        CONSOLE.print(table("run", summary.to_dict(), [summary.to_dict().values()]))
+    for failure in summary.failures:
+        ERRORS.print(f"[bold red]failed[/] {failure.step} of {failure.partitions}", highlight=False)
+        ERRORS.print(failure.message, markup=False, highlight=False)
+    if summary.failures:
+        ERRORS.print(
+            "What was finished is kept; the same command goes on from there. The log of the run is in the Dagster UI.",
+            highlight=False,
+        )
+        raise typer.Exit(1)
+
+
+def dev(
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI on 127.0.0.1.")] = 3000,
+) -> None:
+    """Start the Dagster UI and everything local that it needs; Ctrl-C stops all of it."""
+    import subprocess
+
+    from rag_assets.instance import dagster_home
+    from rag_core.index.lite_server import lease
+
+    loaded = load_config()
+    store = Store(loaded.config.store.root)
+    home = dagster_home(store)
+    environment = {**os.environ, "DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "yes"}
+    if loaded.path is not None:
+        environment["RAG_CONFIG"] = str(loaded.path)
+    with lease(store, loaded.config.index) as uri:
+        ERRORS.print(f"configuration {loaded.path}\nstore         {store.root}\nMilvus        {uri}", highlight=False)
+        ERRORS.print(f"Dagster UI    http://127.0.0.1:{port}", highlight=False)
+        command = [sys.executable, "-m", "dagster", "dev", "-m", "definitions", "-h", "127.0.0.1", "-p", str(port)]
+        try:
+            sys.exit(subprocess.call(command, env=environment))
+        except KeyboardInterrupt:
+            sys.exit(0)
+
+
+@contextmanager
+def _progress_bars(*, quiet: bool) -> Iterator[None]:
+    """Show a bar for each stage while it works; nothing at all when stderr is not a terminal."""
+    if quiet or not ERRORS.is_terminal:
+        yield
+        return
+    from resources.progress import set_listener
+
+    columns = (TextColumn("{task.fields[asset]:<17}"), BarColumn(), MofNCompleteColumn(),
+               TextColumn("{task.description}"), TimeElapsedColumn())  # fmt: skip
+    with Progress(*columns, console=ERRORS) as bars:
+        tasks: dict[tuple[str, str], TaskID] = {}
+
+        def listen(asset: str, what: str, done: int, total: int) -> None:
+            key = (asset, what)
+            if key not in tasks:
+                tasks[key] = bars.add_task(what, total=total or None, asset=asset)
+            bars.update(tasks[key], completed=done, total=total or None)
+
+        set_listener(listen)
+        try:
+            yield
+        finally:
+            set_listener(None)

@@ -1,0 +1,63 @@
+"""Jobs: the whole index, each stage, each source, publication, and the upkeep of tables."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from rag_core.config import RagConfig
+from rag_core.tables.maintenance import maintain
+from resources.platform import PlatformResource
+
+STAGES = ("documents", "chunks", "embeddings", "index_partitions")
+
+BUILD_JOB = "build_index"
+PUBLISH_JOB = "publish_index"
+
+SOURCE_TAG = "rag/source"
+
+
+def build_jobs(
+    config: RagConfig, partitions: dg.PartitionsDefinition[str]
+) -> Sequence[dg.JobDefinition | dg.UnresolvedAssetJobDefinition]:
+    """Make the jobs for a configuration."""
+    whole = dg.define_asset_job(
+        BUILD_JOB,
+        selection=list(STAGES),
+        partitions_def=partitions,
+        description="Documents to index, for the chosen partitions. What is unchanged is skipped.",
+    )
+    publish = dg.define_asset_job(
+        PUBLISH_JOB, selection=["published_index"], description="Point the alias at the complete collection."
+    )
+    stages = [
+        dg.define_asset_job(
+            f"build_{stage}", selection=[stage], partitions_def=partitions, description=f"Only the stage {stage}."
+        )
+        for stage in STAGES
+    ]
+    sources = [
+        dg.define_asset_job(
+            f"build_source_{source.name}",
+            selection=list(STAGES),
+            partitions_def=partitions,
+            tags={SOURCE_TAG: source.name},
+            description=f"Documents to index of source {source.name} (partitions {source.name}__*).",
+        )
+        for source in config.sources
+    ]
+    return [whole, publish, *stages, *sources, maintain_tables]
+
+
+@dg.op
+def compact_and_vacuum(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
+    """Compact small files, write checkpoints, and remove files that no kept version names."""
+    for result in maintain(platform.store):
+        context.log.info(
+            f"{result.table}: {result.files_before} files became {result.files_after}, {result.vacuumed} removed"
+        )
+
+
+@dg.job(description="Upkeep of the Delta tables: compaction, checkpoints, vacuum. Safe beside running jobs.")
+def maintain_tables() -> None:
+    """Upkeep of the Delta tables."""
+    compact_and_vacuum()

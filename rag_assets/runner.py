@@ -1,0 +1,145 @@
+"""Run the jobs over all partitions of some sources in this process, and sum up what they say they did."""
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from rag_assets.instance import dagster_home
+from rag_assets.jobs import BUILD_JOB, PUBLISH_JOB, STAGES
+from rag_core.config_loader import LoadedConfig
+from rag_core.errors import ConfigError
+from rag_core.partitions import all_partition_keys, source_of
+from rag_core.tables.store import Store
+
+_RANGE_START = "dagster/asset_partition_range_start"
+_RANGE_END = "dagster/asset_partition_range_end"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A step that failed for good."""
+
+    step: str
+    partitions: str
+    message: str
+
+
+@dataclass
+class RunSummary:
+    """What all runs together did; `commits` counts Delta commits of asset tables."""
+
+    parsed: int = 0
+    rejected: int = 0
+    chunks: int = 0
+    embedded: int = 0
+    reused: int = 0
+    upserted: int = 0
+    deleted: int = 0
+    commits: int = 0
+    seconds: float = 0.0
+    failures: list[Failure] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures, in the order of the pipeline."""
+        names = ("parsed", "rejected", "chunks", "embedded", "reused", "upserted", "deleted", "commits")
+        return {**{name: getattr(self, name) for name in names}, "seconds": round(self.seconds, 2)}
+
+
+def pack(keys: Sequence[str], all_keys: Sequence[str], limit: int) -> list[tuple[str, ...]]:
+    """Split partition keys into runs of at most `limit` keys that are contiguous among all keys.
+
+    Dagster names a run's partitions by the two ends of a range, so a gap must begin a new run.
+    """
+    position = {key: number for number, key in enumerate(all_keys)}
+    runs: list[list[str]] = []
+    for key in sorted(keys, key=position.__getitem__):
+        follows = bool(runs) and position[key] == position[runs[-1][-1]] + 1
+        if follows and len(runs[-1]) < limit:
+            runs[-1].append(key)
+        else:
+            runs.append([key])
+    return [tuple(run) for run in runs]
+
+
+def run_pipeline(
+    loaded: LoadedConfig, *, sources: Iterable[str] | None = None, stage: str | None = None
+) -> RunSummary:
+    """Materialize the partitioned assets of the sources, then publish.
+
+    Args:
+        loaded: The configuration.
+        sources: Names of sources; None means all.
+        stage: Only this asset, without publication; None means all.
+
+    Raises:
+        ConfigError: A source or stage that does not exist.
+    """
+    config = loaded.config
+    keys = all_partition_keys(config)
+    chosen = _chosen(keys, sources, [source.name for source in config.sources])
+    if stage is not None and stage not in STAGES:
+        raise ConfigError(f"no stage {stage!r}; expected one of {', '.join(STAGES)}")
+    dagster_home(Store(config.store.root))
+    if loaded.path is not None:
+        os.environ["RAG_CONFIG"] = str(loaded.path)
+    from definitions import build_defs
+
+    defs = build_defs(config_path=loaded.path)
+    summary, started = RunSummary(), time.perf_counter()
+    with dg.DagsterInstance.get() as instance:
+        job = defs.resolve_job_def(f"build_{stage}" if stage else BUILD_JOB)
+        for run in pack(chosen, keys, config.run.max_partitions_per_run):
+            tags = {_RANGE_START: run[0], _RANGE_END: run[-1]}
+            _execute(job, instance, tags, f"{run[0]}..{run[-1]}", summary)
+        if stage is None and not summary.failures:
+            _execute(defs.resolve_job_def(PUBLISH_JOB), instance, {}, "all partitions", summary)
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def _chosen(keys: Sequence[str], sources: Iterable[str] | None, known: Sequence[str]) -> list[str]:
+    if sources is None:
+        return list(keys)
+    names = set(sources)
+    unknown = sorted(names - set(known))
+    if unknown:
+        raise ConfigError(f"no source {', '.join(unknown)}; expected one of {', '.join(known)}")
+    return [key for key in keys if source_of(key) in names]
+
+
+def _execute(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, tags: dict[str, str], partitions: str, summary: RunSummary
+) -> None:
+    level = "INFO" if os.environ.get("RAG_VERBOSE") else "CRITICAL"
+    logging.getLogger("dagster").setLevel(level)
+    result = job.execute_in_process(
+        instance=instance,
+        tags=tags,
+        raise_on_error=False,
+        run_config={"loggers": {"console": {"config": {"log_level": level}}}},
+    )
+    seen: set[str] = set()
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            error = data.error
+            cause = error.cause or error if error is not None else None
+            message = data.user_failure_data.description if data.user_failure_data else None
+            text = message or (cause.message.strip() if cause is not None else "unknown error")
+            summary.failures.append(Failure(event.step_key or "", partitions, text))
+        if event.is_step_materialization and (event.step_key or "") not in seen:
+            # Run figures are the same on the event of every partition: count each step once.
+            seen.add(event.step_key or "")
+            _add(summary, event.step_materialization_data.materialization.metadata)
+
+
+def _add(summary: RunSummary, metadata: Any) -> None:
+    values = {name: value.value for name, value in metadata.items()}
+    for name in ("parsed", "rejected", "chunks", "embedded", "reused", "upserted", "deleted"):
+        setattr(summary, name, getattr(summary, name) + int(values.get(f"run_{name}", 0)))
+    summary.commits += bool(values.get("committed") or values.get("manifest_changed"))

@@ -1,0 +1,53 @@
+"""The chunker of each source, made once per process from the configuration and the embedding model's tokenizer."""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_core.chunking import Chunker, make_chunker
+from rag_core.config import RagConfig
+from rag_core.embedding.model import resolve_model
+from rag_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rag_core.embedding.encoder import Encoder
+
+_CACHE: dict[tuple[str, str], Chunker] = {}
+
+
+def chunker_of(config: RagConfig, source_name: str) -> Chunker:
+    """Return the chunker of a source.
+
+    Raises:
+        ConfigError: The chunks would be larger than what the embedding model reads.
+    """
+    source = config.source(source_name)
+    chunking = config.chunking_of(source)
+    key = (chunking.model_dump_json(), config.embedding.model_dump_json())
+    if key not in _CACHE:
+        spec = resolve_model(config.embedding)
+        if chunking.max_tokens > spec.max_content_tokens:
+            raise ConfigError(
+                f"chunking.max_tokens of source {source_name} is {chunking.max_tokens}, but model {spec.name} reads "
+                f"{spec.max_content_tokens} tokens beside its special tokens and prefix; expected at most that"
+            )
+        _CACHE[key] = make_chunker(chunking, spec.tokenizer_path, embed_sentences=lambda texts: _embed(config, texts))
+    return _CACHE[key]
+
+
+def chunker_fingerprints(config: RagConfig) -> dict[str, str]:
+    """Return the chunker fingerprint of each source."""
+    return {source.name: chunker_of(config, source.name).fingerprint for source in config.sources}
+
+
+@lru_cache(maxsize=1)
+def _encoder(config: RagConfig) -> "Encoder":
+    from rag_core.embedding.encoder import make_encoder
+
+    return make_encoder(config.embedding)
+
+
+def _embed(config: RagConfig, sentences: list[str]) -> np.ndarray:
+    """Embed sentences for the semantic strategy; the model is loaded at the first call."""
+    return _encoder(config).embed(sentences, "passage")

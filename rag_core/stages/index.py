@@ -1,0 +1,190 @@
+"""Index: make Milvus hold exactly the chunks that have a vector, partition by partition, and keep the ledger of it.
+
+The ledger says what Milvus was verified to hold. It is written last, so a crash leaves it behind Milvus, never ahead: the
+next run repeats the difference, and the final count finds what the ledger does not know.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rag_core.index.client import IndexClient
+from rag_core.index.sync import SyncResult, sync_partition
+from rag_core.schemas import INDEX_PARTITIONS
+from rag_core.stages.common import Counts, Progress, StageOutput, anti_join, no_progress
+from rag_core.tables.change import StagedFile, TableChange, stage
+from rag_core.tables.delta import TableSlice, in_set
+
+_WANTED = ["chunk_id", "doc_id", "row_hash", "text_hash"]
+_LEDGER = ["chunk_id", "doc_id", "row_hash", "model_fingerprint"]
+_SLICE_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """Of one partition: rows wanted in Milvus, those to write, ids to delete, documents whose ledger rows change."""
+
+    wanted: pa.Table
+    upserts: pa.Table
+    deletes: list[str]
+    documents: list[str]
+    known: set[str]
+
+
+@dataclass(frozen=True)
+class IndexTables:
+    """The slices the stage reads and the ledger it changes, all narrowed to the partitions of the run."""
+
+    chunks: TableSlice
+    embeddings: TableSlice
+    ledger: TableSlice
+
+
+def index_change(
+    tables: IndexTables,
+    client: IndexClient,
+    collection: str,
+    model_fingerprint: str,
+    *,
+    on_progress: Progress = no_progress,
+) -> StageOutput:
+    """Bring the partitions of a collection up to date, and build the ledger's change.
+
+    Args:
+        tables: Chunks, embeddings and ledger.
+        client: Connected to the Milvus that holds the collection.
+        collection: Its name; it must exist.
+        model_fingerprint: The collection's model; vectors of another one are not written.
+        on_progress: Told of written rows.
+
+    Returns:
+        The ledger's change, and counts by partition in chunks.
+
+    Raises:
+        TransientError: Milvus did not come to hold what it should; a further run repeats the difference.
+    """
+    files: list[StagedFile] = []
+    replaced: set[str] = set()
+    counts: dict[str, Counts] = {}
+    seconds: dict[str, float] = {"diff": 0.0}
+    upserted = deleted = repaired = 0
+    for number, key in enumerate(tables.ledger.partition_keys or ()):
+        started = time.perf_counter()
+        part = IndexTables(tables.chunks.of(key), tables.embeddings.of(key), tables.ledger.of(key))
+        difference = _diff(part, collection, model_fingerprint)
+        seconds["diff"] += time.perf_counter() - started
+        result = _sync(part, difference, client, collection, key, on_progress)
+        started = time.perf_counter()
+        if difference.documents:
+            rows = _ledger_rows(difference, key, collection, model_fingerprint)
+            files += stage(tables.ledger.store, "index_partitions", rows)
+            replaced.update(difference.known.intersection(difference.documents))
+        counts[key] = _counts(difference, result)
+        for name, value in {**result.seconds, "ledger": time.perf_counter() - started}.items():
+            seconds[name] = seconds.get(name, 0.0) + value
+        upserted, deleted = upserted + result.upserted, deleted + result.deleted
+        repaired += result.repaired
+        on_progress("partitions indexed", number + 1, len(tables.ledger.partition_keys or ()))
+    change = TableChange(
+        tables.ledger,
+        "doc_id",
+        files=tuple(files),
+        replaced=tuple(sorted(replaced)),
+        metadata={
+            "consumed": f"chunks@{tables.chunks.version} embeddings@{tables.embeddings.version}",
+            "collection": collection,
+        },
+    )
+    totals = {"upserted": upserted, "deleted": deleted, "repaired": repaired}
+    return StageOutput(change, counts, seconds, totals)
+
+
+def _diff(part: IndexTables, collection: str, model_fingerprint: str) -> _Difference:
+    vectors = part.embeddings.read(["chunk_id", "text_hash"], pc.field("model_fingerprint") == model_fingerprint)
+    chunks = part.chunks.read(_WANTED)
+    # A chunk whose vector is not there yet (the stage before was not run) waits; it is not an error of this stage.
+    wanted = chunks.join(vectors, keys=["chunk_id", "text_hash"], join_type="left semi")
+    ledger = part.ledger.read([*_LEDGER, "collection"])
+    here = ledger.filter((pc.field("collection") == collection) & (pc.field("model_fingerprint") == model_fingerprint))
+    upserts = anti_join(wanted, here, ["chunk_id", "row_hash"])
+    in_collection = ledger.filter(pc.field("collection") == collection)
+    gone = anti_join(in_collection, wanted, ["chunk_id"])
+    documents = {*upserts["doc_id"].to_pylist(), *gone["doc_id"].to_pylist()}
+    # Rows of a collection that is no longer built here go when their document is next written.
+    elsewhere = ledger.filter(pc.field("collection") != collection)["doc_id"].to_pylist()
+    return _Difference(
+        wanted=wanted,
+        upserts=upserts,
+        deletes=gone["chunk_id"].to_pylist(),
+        documents=sorted({*documents, *elsewhere}),
+        known=set(ledger["doc_id"].to_pylist()),
+    )
+
+
+def _sync(
+    part: IndexTables,
+    difference: _Difference,
+    client: IndexClient,
+    collection: str,
+    key: str,
+    on_progress: Progress,
+) -> SyncResult:
+    return sync_partition(
+        client,
+        collection,
+        key,
+        changes=_rows(part, difference.upserts["chunk_id"]),
+        delete_ids=difference.deletes,
+        expected_ids=lambda: difference.wanted["chunk_id"].to_pylist(),
+        expected_count=difference.wanted.num_rows,
+        rows_for=lambda ids: _rows(part, pa.chunked_array([pa.array(ids, pa.string())])),
+        on_progress=lambda done: on_progress(f"rows written to {key}", done, difference.upserts.num_rows),
+    )
+
+
+def _rows(part: IndexTables, chunk_ids: pa.ChunkedArray) -> Iterator[pa.RecordBatch]:
+    """Join chunks and vectors of the named chunks, a bounded number at a time."""
+    ordered = chunk_ids.take(pc.sort_indices(chunk_ids)) if len(chunk_ids) else chunk_ids
+    for offset in range(0, len(ordered), _SLICE_ROWS):
+        names = ordered.slice(offset, _SLICE_ROWS).combine_chunks()
+        vectors = part.embeddings.read(["chunk_id", "vector", "model_fingerprint"], in_set("chunk_id", names))
+        vectors = vectors.combine_chunks()
+        for batch in part.chunks.batches(where=in_set("chunk_id", names), batch_rows=2_048):
+            position = pc.index_in(batch.column("chunk_id"), vectors["chunk_id"].combine_chunks())
+            taken = vectors.take(position).combine_chunks()
+            joined = pa.Table.from_batches([batch])
+            for name in ("vector", "model_fingerprint"):
+                joined = joined.append_column(name, taken[name])
+            yield from joined.combine_chunks().to_batches()
+
+
+def _ledger_rows(
+    difference: _Difference, key: str, collection: str, model_fingerprint: str
+) -> Iterator[pa.RecordBatch]:
+    touched = pa.array(difference.documents, pa.string())
+    rows = difference.wanted.filter(pc.is_in(difference.wanted["doc_id"], touched))
+    now = pa.scalar(datetime.now(UTC), INDEX_PARTITIONS.field("indexed_at").type)
+    constants = {
+        "partition_key": pa.scalar(key),
+        "collection": pa.scalar(collection),
+        "model_fingerprint": pa.scalar(model_fingerprint),
+        "indexed_at": now,
+    }
+    for batch in rows.to_batches(max_chunksize=65_536):
+        columns: dict[str, pa.Array] = {name: pa.repeat(value, batch.num_rows) for name, value in constants.items()}
+        columns |= {name: batch.column(name) for name in _WANTED}
+        yield pa.record_batch([columns[name] for name in INDEX_PARTITIONS.names], schema=INDEX_PARTITIONS)
+
+
+def _counts(difference: _Difference, result: SyncResult) -> Counts:
+    return Counts(
+        rows_in=difference.wanted.num_rows,
+        new=difference.upserts.num_rows,
+        deleted=len(difference.deletes),
+        unchanged=difference.wanted.num_rows - difference.upserts.num_rows,
+        extra={"repaired": float(result.repaired)},
+    )

@@ -1,0 +1,1 @@
+"""One external system per module: a ConfigurableResource and what opens it; nothing is opened at import."""
