@@ -75,7 +75,9 @@ class _SourceBase(Section):
         default=(), description="Who may read documents that name nobody. Empty: `source:NAME`, never everybody."
     )
     buckets: int | None = Field(default=None, ge=1, le=1000, description="Overrides `buckets` for this source.")
-    chunking: ChunkingConfig | None = Field(default=None, description="Overrides `chunking` for this source.")
+    chunking: ChunkingConfig | None = Field(
+        default=None, description="Replaces `chunking` for this source, keys left out included."
+    )
 
     @field_validator("name")
     @classmethod
@@ -93,7 +95,7 @@ class FilesSource(_SourceBase):
 
 
 class S3Source(_SourceBase):
-    """A prefix of an S3 bucket."""
+    """A prefix of an S3 bucket. This version checks the settings, but cannot read the objects yet."""
 
     kind: Literal["s3"]
     bucket: str = Field(description="Bucket name.")

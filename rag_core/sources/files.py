@@ -106,7 +106,7 @@ def walk(source: str, root: Path, keys: KeyFilter) -> Iterator[LocalFile]:
 def read_below(
     source: str, root: Path, key: str, max_bytes: int, *, offset: int = 0, length: int | None = None
 ) -> bytes:
-    """Read the file of a key below a root. Errors: as `read_file`, and a SourceError if the key leads out of the root."""
+    """Read the file of a key below a root. Errors: as `read_file`; SourceError if it leads out of the root."""
     top = os.path.realpath(root)
     path = f"{top}/{path_of(key)}"
     if not _is_inside(path, top):

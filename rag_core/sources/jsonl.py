@@ -59,7 +59,7 @@ class JsonlRecords:
     modified_at_field: str | None
 
     def list(self) -> Iterator[SourceObject]:
-        """List the records, file by file in order of lines; memory: one line, and a short digest of each record of one file.
+        """List the records, file by file in order of lines; memory: a line and a short digest of each record of a file.
 
         Raises:
             SourceError: The root is missing, or a file or folder cannot be read.

@@ -145,8 +145,8 @@ def _names(messages: Iterable[Mapping[str, Any]], users: Mapping[str, str]) -> d
     names: dict[str, str] = {}
     for message in messages:
         user, bot = message.get("user"), message.get("bot_id")
-        if isinstance(user, str):
-            names.setdefault(user, users.get(user) or _display_name({"id": user, **_mapping(message, "user_profile")}))
+        if isinstance(user, str) and names.get(user, user) == user:
+            names[user] = users.get(user) or _display_name({"id": user, **_mapping(message, "user_profile")})
         if isinstance(bot, str):
             names.setdefault(bot, str(_mapping(message, "bot_profile").get("name") or message.get("username") or bot))
         replies = message.get("reply_users")
