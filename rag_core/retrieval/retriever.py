@@ -1,0 +1,114 @@
+"""Searching the published index: the alias, the manifest's parameters, and the model that the index was built with."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rag_core.config import RagConfig
+from rag_core.embedding.model import resolve_model
+from rag_core.errors import FingerprintMismatchError, PermanentError
+from rag_core.index.client import IndexClient, connect
+from rag_core.retrieval.search import Hit, Mode, SearchFilters, search, search_documents
+from rag_core.stages.publication import Manifest, latest_manifest
+from rag_core.tables.store import Store
+
+if TYPE_CHECKING:
+    from rag_core.embedding.encoder import Encoder
+
+
+class Retriever:
+    """Embeds questions and searches the published collection; made by `open_retriever`."""
+
+    def __init__(self, config: RagConfig, manifest: Manifest, client: IndexClient) -> None:
+        self._config = config
+        self.manifest = manifest
+        self._client = client
+        self._search_params: dict[str, Any] = json.loads(manifest.search_params)
+
+    @cached_property
+    def encoder(self) -> "Encoder":
+        """The embedding model, loaded when a dense question first needs it."""
+        from rag_core.embedding.encoder import make_encoder
+
+        return make_encoder(self._config.embedding)
+
+    def embed_queries(self, questions: Sequence[str]) -> np.ndarray:
+        """Embed questions; (n, dim) float32, rows of unit length, in order."""
+        return self.encoder.embed(list(questions), "query")
+
+    def search(
+        self,
+        question: str,
+        *,
+        mode: Mode = "hybrid",
+        top_k: int = 10,
+        filters: SearchFilters | None = None,
+        vector: np.ndarray | None = None,
+    ) -> list[Hit]:
+        """Return the best chunks, best first.
+
+        Args:
+            question: What is asked.
+            mode: dense, bm25 or hybrid (both, fused by reciprocal rank).
+            top_k: How many chunks at most.
+            filters: What the chunks must satisfy.
+            vector: (dim,) the question's embedding, when the caller has it already.
+        """
+        if vector is None and mode != "bm25":
+            vector = self.embed_queries([question])[0]
+        return search(self._client, self.manifest.alias, **self._request(question, mode, top_k, filters, vector))
+
+    def search_documents(
+        self,
+        question: str,
+        *,
+        mode: Mode = "hybrid",
+        top_k: int = 100,
+        filters: SearchFilters | None = None,
+        vector: np.ndarray | None = None,
+    ) -> list[Hit]:
+        """Return the best chunk of each of the best documents, best first."""
+        if vector is None and mode != "bm25":
+            vector = self.embed_queries([question])[0]
+        request = self._request(question, mode, top_k, filters, vector)
+        return search_documents(self._client, self.manifest.alias, **request)
+
+    def _request(
+        self, question: str, mode: Mode, top_k: int, filters: SearchFilters | None, vector: np.ndarray | None
+    ) -> dict[str, Any]:
+        return {
+            "text": question,
+            "vector": vector,
+            "mode": mode,
+            "top_k": top_k,
+            "filters": filters or SearchFilters(),
+            "search_params": self._search_params,
+            "model_fingerprint": self.manifest.model_fingerprint,
+        }
+
+
+@contextmanager
+def open_retriever(config: RagConfig) -> Iterator[Retriever]:
+    """Connect to the published index.
+
+    Raises:
+        PermanentError: Nothing was published yet.
+        FingerprintMismatchError: The configured model is not the one the published index was built with.
+    """
+    store = Store(config.store.root)
+    manifest = latest_manifest(store)
+    if manifest is None:
+        raise PermanentError(f"nothing is published in store {store.root} yet; build the index first: rag run")
+    spec = resolve_model(config.embedding)
+    if spec.fingerprint != manifest.model_fingerprint:
+        raise FingerprintMismatchError(
+            f"the index {manifest.collection} was built with {manifest.model} ({manifest.model_fingerprint[:12]}), but "
+            f"embedding.model is {spec.name} ({spec.fingerprint[:12]}); queries must be embedded by the same model: "
+            f"restore it, or build and publish an index for the new one (rag run)"
+        )
+    with connect(config.index, store) as client:
+        yield Retriever(config, manifest, client)
