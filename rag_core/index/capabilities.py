@@ -149,7 +149,9 @@ def check_index_config(config: IndexConfig, offered: Capabilities, *, partitions
         )
     if not offered.users:
         if config.token is not None:
-            raise ConfigError(f"index.token: {offered.label} has no users; remove the token or set index.uri to a server")
+            raise ConfigError(
+                f"index.token: {offered.label} has no users; remove the token or set index.uri to a server"
+            )
         if config.uri is not None and config.uri.startswith("https://"):
             raise ConfigError(f"index.uri: {config.uri!r}: {offered.label} has no TLS; use http://")
     if partitions is not None and partitions > offered.max_partitions:

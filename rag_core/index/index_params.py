@@ -23,7 +23,9 @@ class _Int:
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"an integer of at least {self.low}" if self.high == _INT_MAX else f"an integer {self.low} to {self.high}"
+        return (
+            f"an integer of at least {self.low}" if self.high == _INT_MAX else f"an integer {self.low} to {self.high}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,11 @@ class Supervisor:
         command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(self._files.data),
                    "--host", "127.0.0.1", "--port", str(self._port)]
         # fmt: on
-        self._server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+        self._server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 this process has one thread
+        )
         self._wait_until_ready(self._server)
         info = ServerInfo(self._server.pid, self._port, os.getpid(), datetime.now(UTC).isoformat(timespec="seconds"))
         info.write(self._files.server)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rag_core import ids
+from rag_core.chunking.model import embedded_text
 from rag_core.config import IndexConfig
 
 if TYPE_CHECKING:
@@ -81,15 +82,13 @@ class CollectionMeta:
         # Lite keeps properties and forgets descriptions; a server keeps descriptions.
         for text in (described.get("properties", {}).get(_META), described.get("description")):
             try:
-                return cls(**json.loads(text))
+                return cls(**json.loads(text or ""))
             except (TypeError, ValueError):
                 continue
         return None
 
 
-def index_fingerprint(
-    config: IndexConfig, *, dim: int, model_fingerprint: str, chunker_fingerprint: str = ""
-) -> str:
+def index_fingerprint(config: IndexConfig, *, dim: int, model_fingerprint: str, chunker_fingerprint: str = "") -> str:
     """Fingerprint all that makes two collections different: model, chunker, schema and dense index."""
     return ids.fingerprint(
         {
@@ -130,9 +129,7 @@ def milvus_schema(dim: int, meta: CollectionMeta) -> "CollectionSchema":
     schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=dim)
     schema.add_field(SPARSE, DataType.SPARSE_FLOAT_VECTOR)
     schema.add_function(
-        Function(
-            name="bm25", function_type=FunctionType.BM25, input_field_names=["text"], output_field_names=[SPARSE]
-        )
+        Function(name="bm25", function_type=FunctionType.BM25, input_field_names=["text"], output_field_names=[SPARSE])
     )
     return schema
 
@@ -178,7 +175,7 @@ def vectors_of(rows: pa.RecordBatch | pa.Table) -> np.ndarray:
     dims = pc.unique(lengths).to_pylist()
     if column.null_count or len(dims) > 1:
         raise ValueError(f"vectors must all be there and of one dimension; found dimensions {dims}")
-    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    values: np.ndarray = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     return values.reshape(len(column), dims[0] if dims else 0)
 
 
@@ -198,12 +195,12 @@ def milvus_rows(rows: pa.RecordBatch | pa.Table) -> Iterator[dict[str, Any]]:
     times = _epoch_ms(rows.column("modified_at"))
     for number, vector in enumerate(vectors):
         chunk = {name: values[number] for name, values in columns.items()}
-        context = chunk.pop("context") or ""
-        chunk["text"] = context + chunk["text"]
+        shown = chunk["text"]
+        chunk["text"] = embedded_text(chunk.pop("context") or "", shown)
         chunk["heading_path"] = HEADING_SEPARATOR.join(chunk["heading_path"] or ())
         row: dict[str, Any] = {name: fit(chunk.get(name) or "", limit) for name, limit in _VARCHAR.items()}
         row |= {name: chunk.get(name) or 0 for name in _INT64}
-        row |= {"modified_at": times[number], "context_chars": len(context), DENSE: vector}
+        row |= {"modified_at": times[number], "context_chars": len(chunk["text"]) - len(shown), DENSE: vector}
         yield row
 
 
@@ -226,4 +223,5 @@ def any_of(field: str, values: Sequence[str]) -> str:
 
 def _epoch_ms(column: pa.Array | pa.ChunkedArray) -> list[int]:
     milliseconds = pc.cast(column, pa.timestamp("ms", tz="UTC"), safe=False).cast(pa.int64())
-    return pc.fill_null(milliseconds, 0).to_pylist()
+    values: list[int] = pc.fill_null(milliseconds, 0).to_pylist()
+    return values

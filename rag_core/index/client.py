@@ -1,0 +1,233 @@
+"""The one module through which Milvus is reached: the same code for Lite, standalone and cluster, over gRPC.
+
+What goes into a collection is in `schema`, in which order it is written in `sync`, what queries ask in `retrieval`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Final
+
+import pyarrow as pa
+
+from rag_core.config import IndexConfig
+from rag_core.errors import FingerprintMismatchError
+from rag_core.index import lite_server, schema
+from rag_core.index.capabilities import check_index_config
+from rag_core.index.admin import CollectionAdmin
+from rag_core.index.connection import Connection
+from rag_core.tables.store import Store
+
+STRONG: Final = "Strong"  # reads see every acknowledged write
+_IDS_PER_CALL: Final = 1_000
+_PAGE: Final = 10_000  # below the 16,384 rows that a server returns at most
+_EVERY_ROW: Final = f'{schema.PRIMARY} != ""'
+
+
+@contextmanager
+def connect(config: IndexConfig, store: Store) -> Iterator["IndexClient"]:
+    """Connect to the configured server, or to the local Milvus Lite server, which is started if need be.
+
+    Raises:
+        TransientError: The server cannot be reached or started.
+        ConfigError: The server does not offer what the configuration asks, or refuses the login.
+    """
+    with ExitStack() as stack:
+        if config.uri is None:
+            files = lite_server.lite_files(store)
+            uri = stack.enter_context(lite_server.lease(store, config))
+            find_again = partial(lite_server.ensure_running, files, idle_s=config.lite_idle_s)
+            connection = Connection(config, uri, find_again=find_again)
+        else:
+            files = None
+            connection = Connection(config, config.uri)
+        stack.callback(connection.close)
+        offered = connection.capabilities()
+        check_index_config(config, offered)
+        yield IndexClient(config, connection, offered, write_lock=files.write_lock if files else None)
+
+
+class IndexClient(CollectionAdmin):
+    """Rows, collections and aliases of one Milvus. Made by `connect`; safe to use from several threads."""
+
+    def upsert(self, collection: str, partition_key: str, rows: pa.RecordBatch | pa.Table) -> int:
+        """Write rows in one call; rows of the same chunk_id are replaced.
+
+        Args:
+            collection: Its name.
+            partition_key: Dagster partition; its Milvus partition exists.
+            rows: Chunks joined with vectors, as `schema.milvus_rows` takes them.
+
+        Returns:
+            Rows written.
+
+        Raises:
+            FingerprintMismatchError: The vectors have another dimension or come from another model. Checked here,
+                because Lite answers a wrong dimension with an empty message.
+        """
+        if rows.num_rows == 0:
+            return 0
+        self._check_vectors(collection, rows)
+        data = list(schema.milvus_rows(rows))
+        name = schema.partition_name(partition_key)
+        with self.write_lock():
+            self._call(
+                f"upsert of {len(data)} rows into {collection}/{name}",
+                lambda milvus: milvus.upsert(collection, data, partition_name=name, timeout=self._timeout),
+            )
+        return len(data)
+
+    def _check_vectors(self, collection: str, rows: pa.RecordBatch | pa.Table) -> None:
+        meta = self.meta(collection)
+        dim = schema.vectors_of(rows).shape[1]
+        if dim != meta.dim:
+            raise FingerprintMismatchError(
+                f"vectors have dimension {dim}, collection {collection} has {meta.dim}: two models were mixed"
+            )
+        models = set(rows.column("model_fingerprint").to_pylist())
+        if models != {meta.model_fingerprint}:
+            raise FingerprintMismatchError(
+                f"vectors are from model {sorted(models)}, collection {collection} is for {meta.model_fingerprint}"
+            )
+
+    def flush(self, collection: str) -> None:
+        """Write what is in memory to segments; Lite searches unflushed rows slowly."""
+        with self.write_lock():
+            self._call(
+                f"flush of {collection}",
+                lambda milvus: milvus.flush(collection, timeout=self._connection.long_timeout_s),
+            )
+
+    def count(self, collection: str, partition_key: str | None = None) -> int:
+        """Count rows by count(*) at strong consistency; 0 for a partition that does not exist."""
+        if partition_key is not None and not self.has_partition(collection, partition_key):
+            return 0
+        # Without a filter Lite counts the whole collection, whatever partition is named.
+        rows = self._query(collection, partition_key, _EVERY_ROW, ("count(*)",))
+        return int(rows[0]["count(*)"])
+
+    def fetch(
+        self, collection: str, partition_key: str | None, chunk_ids: Sequence[str], fields: Sequence[str]
+    ) -> dict[str, dict[str, Any]]:
+        """Return the named fields of the rows that exist, by chunk_id, at strong consistency."""
+        found: dict[str, dict[str, Any]] = {}
+        for some in slices(chunk_ids, _IDS_PER_CALL):
+            expression = schema.any_of(schema.PRIMARY, some)
+            for row in self._query(collection, partition_key, expression, (schema.PRIMARY, *fields)):
+                found[row[schema.PRIMARY]] = row
+        return found
+
+    def list_rows(
+        self, collection: str, partition_key: str | None, fields: Sequence[str] = ()
+    ) -> Iterator[dict[str, Any]]:
+        """Iterate over all rows of a partition (or of the collection) by chunk_id, at strong consistency."""
+        if partition_key is not None and not self.has_partition(collection, partition_key):
+            return
+        what = f"listing of {collection}/{partition_key or '*'}"
+        iterator = self._call(
+            what,
+            lambda milvus: milvus.query_iterator(
+                collection,
+                batch_size=_PAGE,
+                output_fields=[schema.PRIMARY, *fields],
+                partition_names=self._partition_names(partition_key),
+                consistency_level=STRONG,
+                timeout=self._timeout,
+            ),
+            collection,
+        )
+        try:
+            while page := self._call(what, lambda _: iterator.next(), collection):
+                yield from page
+        finally:
+            iterator.close()
+
+    def list_ids(self, collection: str, partition_key: str | None = None) -> list[str]:
+        """Return all chunk_ids of a partition (or of the collection), sorted."""
+        return sorted(row[schema.PRIMARY] for row in self.list_rows(collection, partition_key))
+
+    def delete(self, collection: str, partition_key: str, chunk_ids: Sequence[str]) -> None:
+        """Delete rows by id, in one call; ids that do not exist are no error."""
+        if not chunk_ids or not self.has_partition(collection, partition_key):
+            return
+        name = schema.partition_name(partition_key)
+        expression = schema.any_of(schema.PRIMARY, chunk_ids)
+        with self.write_lock():
+            self._call(
+                f"delete of {len(chunk_ids)} rows from {collection}/{name}",
+                lambda milvus: milvus.delete(collection, filter=expression, partition_name=name, timeout=self._timeout),
+            )
+
+    def search(
+        self,
+        collection: str,
+        *,
+        field: str,
+        query: Any,
+        limit: int,
+        fields: Sequence[str],
+        expression: str = "",
+        partition_keys: Sequence[str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        consistency: str = STRONG,
+    ) -> list[tuple[float, dict[str, Any]]]:
+        """Search one field of a collection.
+
+        Args:
+            collection: Its name.
+            field: `schema.DENSE` with a (dim,) float32 vector, or `schema.SPARSE` with a text.
+            query: The vector or text.
+            limit: Most hits to return, up to 16,384.
+            fields: Fields of each hit.
+            expression: Milvus filter; empty for all rows.
+            partition_keys: Dagster partitions to search; None for all.
+            params: Search parameters of the dense index, such as ef.
+            consistency: Milvus consistency level.
+
+        Returns:
+            Score and fields of each hit, in the server's order; a higher score is better.
+        """
+        hits = self._call(
+            f"search of {field} in {collection}",
+            lambda milvus: milvus.search(
+                collection,
+                data=[query],
+                anns_field=field,
+                filter=expression,
+                limit=limit,
+                output_fields=list(fields),
+                partition_names=None if partition_keys is None else [*map(schema.partition_name, partition_keys)],
+                search_params={"params": dict(params or {})},
+                consistency_level=consistency,
+                timeout=self._timeout,
+            ),
+            collection,
+        )
+        return [(float(hit["distance"]), {**hit["entity"], schema.PRIMARY: hit[schema.PRIMARY]}) for hit in hits[0]]
+
+    def _query(
+        self, collection: str, partition_key: str | None, expression: str, fields: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        rows = self._call(
+            f"query of {collection}/{partition_key or '*'}",
+            lambda milvus: milvus.query(
+                collection,
+                filter=expression,
+                output_fields=list(fields),
+                partition_names=self._partition_names(partition_key),
+                consistency_level=STRONG,
+                timeout=self._timeout,
+            ),
+            collection,
+        )
+        return [dict(row) for row in rows]
+
+    @staticmethod
+    def _partition_names(partition_key: str | None) -> list[str] | None:
+        return None if partition_key is None else [schema.partition_name(partition_key)]
+
+
+def slices(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Cut a sequence into parts of at most `size`, in order."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

@@ -1,0 +1,147 @@
+"""Ranking chunk ids for one question: the checks before it, the requests to the index, and their fusion."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from rag_core.errors import FingerprintMismatchError, PermanentError
+from rag_core.index import schema
+from rag_core.index.client import IndexClient
+from rag_core.index.publish import check_model, resolve
+from rag_core.retrieval.filters import SearchFilters
+from rag_core.retrieval.fusion import reciprocal_rank_fusion
+
+Mode = Literal["dense", "bm25", "hybrid"]
+
+MAX_LIMIT: Final = 16_384  # hits that a server returns for one request
+_QUERY_BYTES: Final = 8_192
+_WORD: Final = re.compile(r"\w")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A chunk in a ranking."""
+
+    chunk_id: str
+    doc_id: str
+    external_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Candidates, best first, and whether no more of them exist."""
+
+    candidates: list[Candidate]
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ranker:
+    """One question, checked and ready to be asked at any depth."""
+
+    client: IndexClient
+    collection: str
+    query: str
+    vector: np.ndarray | None
+    mode: Mode
+    expression: str
+    partition_keys: Sequence[str] | None
+    nothing: bool
+    search_params: Mapping[str, Any]
+    consistency: str
+
+    @classmethod
+    def prepare(
+        cls,
+        client: IndexClient,
+        target: str,
+        text: str,
+        vector: np.ndarray | None,
+        model_fingerprint: str | None,
+        mode: Mode,
+        filters: SearchFilters | None,
+        search_params: Mapping[str, Any] | None,
+        consistency: str,
+    ) -> "Ranker":
+        """Check a question against the collection; arguments and errors as in `search`."""
+        filters = filters or SearchFilters()
+        collection = resolve(client, target)
+        if mode != "bm25":
+            _check_vector(client, collection, vector, model_fingerprint, mode)
+        partition_keys = filters.partition_keys
+        if partition_keys is not None:
+            existing = set(client.partitions(collection))
+            partition_keys = [key for key in partition_keys if schema.partition_name(key) in existing]
+        return cls(
+            client=client,
+            collection=collection,
+            query=schema.fit(text, _QUERY_BYTES).replace("\x00", " "),
+            vector=None if vector is None else np.ascontiguousarray(vector, dtype=np.float32),
+            mode=mode,
+            expression=filters.to_expression(),
+            partition_keys=partition_keys,
+            nothing=filters.admits_nothing or partition_keys == [],
+            search_params=search_params or {},
+            consistency=consistency,
+        )
+
+    def rank(self, depth: int) -> Ranking:
+        """Rank chunks.
+
+        Args:
+            depth: Candidates to ask of each field, up to `MAX_LIMIT`.
+
+        Returns:
+            Each chunk once, equal scores in the order of chunk_id; is_whole if no field had more than depth.
+        """
+        if self.nothing:
+            return Ranking([], is_whole=True)
+        rankings: list[list[Candidate]] = []
+        if self.mode != "bm25":
+            rankings.append(self._ask(schema.DENSE, self.vector, depth))
+        if self.mode != "dense":
+            # A query without a word has no terms; backends differ in what they make of it.
+            rankings.append(self._ask(schema.SPARSE, self.query, depth) if _WORD.search(self.query) else [])
+        is_whole = all(len(ranking) < depth for ranking in rankings)
+        return Ranking(rankings[0] if len(rankings) == 1 else _fused(rankings), is_whole)
+
+    def _ask(self, field: str, query: Any, depth: int) -> list[Candidate]:
+        hits = self.client.search(
+            self.collection,
+            field=field,
+            query=query,
+            limit=depth,
+            fields=("doc_id", "external_id"),
+            expression=self.expression,
+            partition_keys=self.partition_keys,
+            params=self.search_params if field == schema.DENSE else None,
+            consistency=self.consistency,
+        )
+        found: dict[str, Candidate] = {}
+        for score, row in hits:
+            one = Candidate(row[schema.PRIMARY], row["doc_id"], row["external_id"], score)
+            found.setdefault(one.chunk_id, one)
+        return sorted(found.values(), key=lambda one: (-one.score, one.chunk_id))
+
+
+def _fused(rankings: Sequence[Sequence[Candidate]]) -> list[Candidate]:
+    by_id = {one.chunk_id: one for ranking in rankings for one in ranking}
+    fused = reciprocal_rank_fusion([[one.chunk_id for one in ranking] for ranking in rankings])
+    return [Candidate(i, by_id[i].doc_id, by_id[i].external_id, score) for i, score in fused]
+
+
+def _check_vector(
+    client: IndexClient, collection: str, vector: np.ndarray | None, model_fingerprint: str | None, mode: Mode
+) -> None:
+    if vector is None or model_fingerprint is None:
+        raise PermanentError(f"a {mode} search needs the question's vector and its model's fingerprint")
+    meta = client.meta(collection)
+    check_model(collection, meta, model_fingerprint)
+    if vector.shape != (meta.dim,):
+        raise FingerprintMismatchError(
+            f"the question's vector has shape {vector.shape}, collection {collection} has dimension {meta.dim}"
+        )
