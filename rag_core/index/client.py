@@ -13,8 +13,8 @@ import pyarrow as pa
 from rag_core.config import IndexConfig
 from rag_core.errors import FingerprintMismatchError
 from rag_core.index import lite_server, schema
-from rag_core.index.capabilities import check_index_config
 from rag_core.index.admin import CollectionAdmin
+from rag_core.index.capabilities import check_index_config
 from rag_core.index.connection import Connection
 from rag_core.tables.store import Store
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 import pyarrow as pa
 
@@ -17,7 +17,7 @@ from rag_core.faults import crash_point
 from rag_core.index.client import IndexClient, slices
 from rag_core.index.journal import SyncJournal
 
-Rows = pa.RecordBatch | pa.Table
+Rows: TypeAlias = "pa.RecordBatch | pa.Table"
 Expected = Callable[[], Mapping[str, str]]
 RowsFor = Callable[[Sequence[str]], Iterable[Rows]]
 OnProgress = Callable[[str, int], None]

@@ -59,6 +59,7 @@ class Ranker:
         cls,
         client: IndexClient,
         target: str,
+        *,
         text: str,
         vector: np.ndarray | None,
         model_fingerprint: str | None,

@@ -105,7 +105,17 @@ def search(
         PermanentError: Nothing is published as `target`, the filter is malformed, or a vector is needed and missing.
         TransientError: The server is unreachable or too slow.
     """
-    ranker = Ranker.prepare(client, target, text, vector, model_fingerprint, mode, filters, search_params, consistency)
+    ranker = Ranker.prepare(
+        client,
+        target,
+        text=text,
+        vector=vector,
+        model_fingerprint=model_fingerprint,
+        mode=mode,
+        filters=filters,
+        search_params=search_params,
+        consistency=consistency,
+    )
     # Candidates beyond top_k make equal scores at the cut rank alike, and give fusion something to fuse.
     depth = min(max(_MIN_DEPTH, _DEPTH_FACTOR * top_k), MAX_LIMIT)
     ranked = ranker.rank(depth).candidates[:top_k]
@@ -152,7 +162,17 @@ def search_documents(
     Returns:
         Documents, best first, each once.
     """
-    ranker = Ranker.prepare(client, target, text, vector, model_fingerprint, mode, filters, search_params, consistency)
+    ranker = Ranker.prepare(
+        client,
+        target,
+        text=text,
+        vector=vector,
+        model_fingerprint=model_fingerprint,
+        mode=mode,
+        filters=filters,
+        search_params=search_params,
+        consistency=consistency,
+    )
     limit = min(max(_MIN_DEPTH, _DEPTH_FACTOR * depth), MAX_LIMIT)
     while True:
         ranking = ranker.rank(limit)
