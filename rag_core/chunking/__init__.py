@@ -1,1 +1,4 @@
-"""To be described by its owner."""
+"""Documents' text into chunks: pure functions from text to spans, and from document batches to chunk batches.
+
+`chunker.make_chunker` is the way in; `rows.chunk_batches` is what the chunks stage and Spark run.
+"""
