@@ -44,6 +44,7 @@ def materialize(
     """
     base = output.change.base
     result = commit(output.change, run_id=context.run_id)
+    output.after_commit()
     current = TableSlice(base.store, base.table, base.partition_keys, result.version)
     digests = content_digests(current)
     rows = count_by_partition(current.read(["partition_key"]))

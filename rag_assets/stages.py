@@ -9,12 +9,13 @@ from rag_core import ids
 from rag_core.config import RagConfig
 from rag_core.embedding.model import resolve_model
 from rag_core.engine.chunkers import chunker_fingerprints
+from rag_core.index.schema import SCHEMA_VERSION
 from rag_core.parsing import PARSER_FINGERPRINT
 from rag_core.stages.chunks import chunks_change
 from rag_core.stages.documents import documents_change
 from rag_core.stages.embeddings import embeddings_change, plan_embeddings
 from rag_core.stages.index import IndexTables, index_change
-from rag_core.stages.publication import INDEX_SCHEMA_VERSION, collection_name
+from rag_core.stages.publication import collection_name
 from rag_core.tables.delta import TableSlice
 from resources.embedding import EmbeddingLauncherResource
 from resources.engine import EngineResource
@@ -126,7 +127,7 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
         owners=OWNERS,
         kinds={"milvus", "deltalake"},
         pool=MILVUS_POOL,
-        code_version=str(INDEX_SCHEMA_VERSION),
+        code_version=str(SCHEMA_VERSION),
     )
     def index_partitions(
         context: dg.AssetExecutionContext,

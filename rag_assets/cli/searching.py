@@ -11,7 +11,9 @@ from rich.panel import Panel
 from rag_assets.cli.output import CONSOLE, ERRORS, print_json, table
 from rag_core.config_loader import load_config
 from rag_core.errors import ConfigError
-from rag_core.retrieval.search import Hit, Mode, SearchFilters
+from rag_core.retrieval.filters import SearchFilters
+from rag_core.retrieval.ranking import Mode
+from rag_core.retrieval.search import Hit
 
 Question = Annotated[str, typer.Argument(help="What to look for.")]
 ModeOption = Annotated[str, typer.Option("--mode", help="dense, bm25 or hybrid.")]
@@ -92,7 +94,7 @@ def evaluate(
 
     config = load_config().config
     try:
-        source_config = config.source(source)
+        config.source(source)
     except KeyError as error:
         raise ConfigError(error.args[0]) from None
     labelled, judgements = load_queries(queries), load_qrels(qrels)
@@ -104,9 +106,9 @@ def evaluate(
         for name in modes:
             run = {
                 query: [
-                    _judged_as(hit, source_config.kind, getattr(source_config, "root", None))
+                    hit.external_id or hit.doc_id
                     for hit in retriever.search_documents(
-                        text, mode=name, top_k=_DEPTH, filters=SearchFilters(source=(source,)), vector=vector
+                        text, mode=name, depth=_DEPTH, filters=SearchFilters(sources=(source,)), vector=vector
                     )
                 ]
                 for (query, text), vector in zip(asked.items(), vectors, strict=True)
@@ -119,15 +121,6 @@ def evaluate(
     columns = ("mode", "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr", "queries")
     rows = [(name, *(values[column] for column in columns[1:])) for name, values in results.items()]
     CONSOLE.print(table(f"{source} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", columns, rows))
-
-
-def _judged_as(hit: Hit, kind: str, root: Path | None) -> str:
-    """Return the name by which judgements know a document: its own id, or a file's path below the source's root."""
-    if hit.external_id:
-        return hit.external_id
-    if kind == "files" and root is not None:
-        return hit.uri.removeprefix(root.resolve().as_uri()).lstrip("/")
-    return hit.uri
 
 
 def _mode(name: str) -> Mode:
@@ -143,8 +136,8 @@ def _filters(
     before: datetime | None = None,
 ) -> SearchFilters:
     return SearchFilters(
-        source=tuple(source or ()),
-        mime=tuple(mime or ()),
+        sources=tuple(source) if source else None,
+        mimes=tuple(mime) if mime else None,
         modified_after=after.replace(tzinfo=UTC) if after else None,
         modified_before=before.replace(tzinfo=UTC) if before else None,
     )

@@ -27,6 +27,10 @@ def no_progress(_what: str, _done: int, _total: int) -> None:
     """Report progress to nobody."""
 
 
+def _nothing() -> None:
+    """Do nothing after the commit."""
+
+
 @dataclass
 class Counts:
     """What a stage did to one partition, in rows of its own table unless the name says otherwise."""
@@ -56,6 +60,7 @@ class StageOutput:
         seconds: Wall-clock time of each step.
         totals: Figures of the whole run (bytes read, tokens/s, reuse share, ...).
         examples: Rejected documents as (partition key, uri, reason), a few per partition.
+        after_commit: What is only true once the change is committed; called then.
     """
 
     change: TableChange
@@ -63,6 +68,7 @@ class StageOutput:
     seconds: Mapping[str, float]
     totals: Mapping[str, Any] = field(default_factory=dict)
     examples: tuple[tuple[str, str, str], ...] = ()
+    after_commit: Callable[[], None] = _nothing
 
 
 def count_by_partition(table: pa.Table) -> dict[str, int]:

@@ -5,7 +5,7 @@ next run repeats the difference, and the final count finds what the ledger does 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rag_core.index.client import IndexClient
+from rag_core.index.journal import SyncJournal
 from rag_core.index.sync import SyncResult, sync_partition
 from rag_core.schemas import INDEX_PARTITIONS
 from rag_core.stages.common import Counts, Progress, StageOutput, anti_join, no_progress
@@ -67,6 +68,7 @@ def index_change(
     Raises:
         TransientError: Milvus did not come to hold what it should; a further run repeats the difference.
     """
+    journal = SyncJournal(tables.ledger.store, collection)
     files: list[StagedFile] = []
     replaced: set[str] = set()
     counts: dict[str, Counts] = {}
@@ -77,7 +79,7 @@ def index_change(
         part = IndexTables(tables.chunks.of(key), tables.embeddings.of(key), tables.ledger.of(key))
         difference = _diff(part, collection, model_fingerprint)
         seconds["diff"] += time.perf_counter() - started
-        result = _sync(part, difference, client, collection, key, on_progress)
+        result = _sync(part, difference, client, collection, key, journal, on_progress)
         started = time.perf_counter()
         if difference.documents:
             rows = _ledger_rows(difference, key, collection, model_fingerprint)
@@ -100,7 +102,13 @@ def index_change(
         },
     )
     totals = {"upserted": upserted, "deleted": deleted, "repaired": repaired}
-    return StageOutput(change, counts, seconds, totals)
+    return StageOutput(change, counts, seconds, totals, after_commit=lambda: _end(journal, counts))
+
+
+def _end(journal: SyncJournal, partition_keys: Iterable[str]) -> None:
+    """Take the journal's marks away, now that the ledger says what Milvus holds."""
+    for key in partition_keys:
+        journal.end(key)
 
 
 def _diff(part: IndexTables, collection: str, model_fingerprint: str) -> _Difference:
@@ -131,18 +139,21 @@ def _sync(
     client: IndexClient,
     collection: str,
     key: str,
+    journal: SyncJournal,
     on_progress: Progress,
 ) -> SyncResult:
+    wanted = difference.wanted
     return sync_partition(
         client,
         collection,
         key,
         changes=_rows(part, difference.upserts["chunk_id"]),
         delete_ids=difference.deletes,
-        expected_ids=lambda: difference.wanted["chunk_id"].to_pylist(),
-        expected_count=difference.wanted.num_rows,
+        expected_count=wanted.num_rows,
+        expected=lambda: dict(zip(wanted["chunk_id"].to_pylist(), wanted["row_hash"].to_pylist(), strict=True)),
         rows_for=lambda ids: _rows(part, pa.chunked_array([pa.array(ids, pa.string())])),
-        on_progress=lambda done: on_progress(f"rows written to {key}", done, difference.upserts.num_rows),
+        journal=journal,
+        on_progress=lambda step, done: on_progress(f"{step} {key}", done, 0),
     )
 
 

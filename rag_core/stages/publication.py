@@ -14,14 +14,12 @@ from rag_core.embedding.model import ModelSpec
 from rag_core.faults import crash_point
 from rag_core.index.client import IndexClient
 from rag_core.index.publish import point_alias
+from rag_core.index.schema import SCHEMA_VERSION
 from rag_core.partitions import all_partition_keys
 from rag_core.schemas import PUBLISHED_INDEX
 from rag_core.stages.common import anti_join, count_by_partition
 from rag_core.tables.delta import TableSlice, ensure_table
 from rag_core.tables.store import Store
-
-# Moves when the collection's fields change their meaning; a new collection is then built beside the old one.
-INDEX_SCHEMA_VERSION = 1
 
 STAGE_TABLES = ("documents", "chunks", "embeddings", "index_partitions")
 
@@ -38,7 +36,7 @@ def collection_name(config: RagConfig, spec: ModelSpec) -> str:
             "index_type": config.index.index_type,
             "metric": config.index.metric,
             "build_params": config.index.build_params,
-            "schema": INDEX_SCHEMA_VERSION,
+            "schema": SCHEMA_VERSION,
         }
     )
     return f"{config.index.alias}_{identity[:12]}"
