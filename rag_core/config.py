@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 MIB = 1024 * 1024
 
@@ -59,6 +59,14 @@ class ChunkingConfig(Section):
         return self
 
 
+def _http_address(value: str) -> str:
+    """Check an address: without the scheme, `host:port` would be taken for a scheme and a path."""
+    if not re.match(r"https?://[^/]", value):
+        raise ValueError("an address with its scheme, such as http://127.0.0.1:19530")
+    return value
+
+
+HttpAddress = Annotated[str, AfterValidator(_http_address)]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -172,7 +180,7 @@ class EmbeddingConfig(Section):
     )
     batch_tokens: int = Field(default=16_384, ge=256, description="Padded tokens in one batch.")
     checkpoint_tokens: int = Field(default=500_000, ge=256, description="Tokens embedded between two checkpoints.")
-    base_url: str | None = Field(default=None, description="openai backend: address of the endpoint.")
+    base_url: HttpAddress | None = Field(default=None, description="openai backend: address of the endpoint.")
     api_key: SecretStr | None = Field(
         default=None, description="openai backend: secret, only from RAG_EMBEDDING__API_KEY."
     )
@@ -191,7 +199,9 @@ class EmbeddingConfig(Section):
 class IndexConfig(Section):
     """The Milvus collection. Without a uri, a Milvus Lite server on loopback is started and stopped by itself."""
 
-    uri: str | None = Field(default=None, description="http(s)://host:port of a Milvus server; empty: Milvus Lite.")
+    uri: HttpAddress | None = Field(
+        default=None, description="http(s)://host:port of a Milvus server; empty: Milvus Lite."
+    )
     token: SecretStr | None = Field(default=None, description="Secret, only from RAG_INDEX__TOKEN: user:password.")
     database: str = Field(default="default", description="Milvus database.")
     alias: str = Field(default="rag", description="Name that queries use; points at the published collection.")

@@ -7,7 +7,7 @@ and by name everywhere a person sees them.
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -51,8 +51,10 @@ class ConfigKey:
 
 def options(annotation: Any) -> tuple[Any, ...]:
     """Return the alternatives of a union without None; a plain type is its own only alternative."""
+    if get_origin(annotation) is Annotated:
+        return options(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(option for option in get_args(annotation) if option is not type(None))
+        return tuple(found for option in get_args(annotation) if option is not type(None) for found in options(option))
     return (annotation,)
 
 
@@ -127,4 +129,4 @@ def type_text(annotation: Any) -> str:
             texts.append("section")
         else:
             texts.append(names.get(option, "path"))
-    return " or ".join(texts)
+    return " or ".join(dict.fromkeys(texts))
