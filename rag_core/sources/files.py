@@ -4,6 +4,7 @@ Links are not followed out of the root, and links to folders not at all: what th
 under its own name, and a loop cannot occur.
 """
 
+import errno
 import logging
 import os
 import re
@@ -184,9 +185,9 @@ def _entries(source: str, folder: str, top: str) -> Iterator["os.DirEntry[str]"]
 def _status(source: str, entry: "os.DirEntry[str]") -> os.stat_result | None:
     try:
         return entry.stat()
-    except FileNotFoundError:
-        return None
     except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):  # vanished, or a link to itself
+            return None
         raise SourceError(f"source {source!r}: {entry.path} cannot be looked at: {error.strerror}") from error
 
 

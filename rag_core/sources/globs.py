@@ -1,7 +1,7 @@
 """Globs over object keys, translated once to regular expressions; no file system is touched.
 
 `*` and `?` stay inside a name, `[...]` is a character class, `**` as a whole segment stands for any number of folders,
-none included: the meaning of `PurePath.full_match` of Python 3.13, which 3.11 lacks. Case counts.
+none included, and at the end for everything below, as in .gitignore: `a/**` is not `a` itself. Case counts.
 """
 
 import re
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 
 def translate(pattern: str) -> str:
-    """Translate a glob to a regular expression for `fullmatch`; `a/**` also matches `a` itself."""
+    """Translate a glob to a regular expression for `fullmatch`."""
     parts = [part for part in pattern.split("/") if part]
+    parts = [part for part, before in zip(parts, ["", *parts], strict=False) if not part == before == "**"]
     expression = ""
     for number, part in enumerate(parts):
         last = number == len(parts) - 1
@@ -18,10 +19,8 @@ def translate(pattern: str) -> str:
             expression += _segment(part) + ("" if last else "/")
         elif not last:
             expression += "(?:[^/]+/)*"
-        elif number == 0:
-            expression += ".*"
         else:
-            expression = expression.removesuffix("/") + "(?:/.*)?"
+            expression += ".+"
     return f"(?s:{expression})"
 
 
@@ -49,7 +48,7 @@ class KeyFilter:
         self._include = _any_of(include)
         self._exclude = _any_of(exclude)
         # only `folder/**` excludes all that a folder holds, so only such globs spare reading it
-        self._prune = _any_of([pattern for pattern in exclude if pattern.endswith("/**") or pattern == "**"])
+        self._prune = _any_of([pattern.removesuffix("/**") for pattern in exclude if pattern.endswith("/**")])
 
     def admits(self, key: str) -> bool:
         """Whether the object is read."""
