@@ -137,7 +137,7 @@ class IndexClient(CollectionAdmin):
             collection,
         )
         try:
-            while page := self._call(what, lambda _: iterator.next(), collection):
+            while page := self._connection.call(what, lambda _: iterator.next(), once=True):
                 yield from page
         finally:
             iterator.close()

@@ -1,10 +1,11 @@
 """A connection to one Milvus server: calls with a time limit, bounded tries, and errors of the platform's classes.
 
-pymilvus itself tries again while the server is unreachable, until the call's time limit; what is added here are tries
-after "too many requests", loading what a restarted Milvus Lite has forgotten to load, and following Lite to a new port.
+A server that restarts is waited for, within the call's time limit; a Milvus Lite that was killed is started again by
+its supervisor, and what it has forgotten to load is loaded.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -12,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from rag_core.config import IndexConfig
 from rag_core.errors import TransientError
 from rag_core.index.capabilities import Capabilities, capabilities, parse_version, server_kind
-from rag_core.index.milvus_errors import is_not_loaded, is_overloaded, quiet_pymilvus, sorted_error
+from rag_core.index.milvus_errors import is_not_loaded, is_overloaded, is_unreachable, quiet_pymilvus, sorted_error
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 _LOGGER = logging.getLogger(__name__)
-_TRIES: Final = 4
-_BACK_OFF_S: Final = 0.5
+_BACK_OFF_S: Final = 0.1
+_MAX_BACK_OFF_S: Final = 3.0
 _LONG: Final = 10.0  # loading, flushing and building take longer than reading
 
 Result = TypeVar("Result")
@@ -43,6 +44,7 @@ class Connection:
         quiet_pymilvus()
         self._config = config
         self._find_again = find_again
+        self._lock = threading.Lock()
         self.address = uri
         self._milvus = self._connect()
 
@@ -63,14 +65,20 @@ class Connection:
         return capabilities(server_kind(version, details.get("deploy_mode", "")), parse_version(version))
 
     def call(
-        self, action: str, request: "Callable[[MilvusClient], Result]", *, collection: str | None = None
+        self,
+        action: str,
+        request: "Callable[[MilvusClient], Result]",
+        *,
+        collection: str | None = None,
+        once: bool = False,
     ) -> Result:
-        """Run a request that may be repeated.
+        """Run a request, again while the server is unreachable or overloaded and the time limit is not over.
 
         Args:
             action: What is being done, for the error message.
             request: Sends it; must have the same end state when run twice.
             collection: Loaded, and the request repeated, if the server has not loaded it.
+            once: For a request that belongs to the present channel, such as a cursor's next page: no second try.
 
         Raises:
             TransientError: Unreachable, too slow, overloaded, or failed without a reason.
@@ -79,20 +87,29 @@ class Connection:
         from grpc import RpcError  # type: ignore[import-untyped]
         from pymilvus.exceptions import MilvusException
 
-        for attempt in range(_TRIES):
-            last = attempt == _TRIES - 1
+        deadline = time.monotonic() + self.timeout_s
+        back_off_s = _BACK_OFF_S
+        loaded = False
+        while True:
+            milvus = self._milvus
             try:
-                return request(self._milvus)
+                return request(milvus)
             except (MilvusException, RpcError) as error:
-                if not last and is_not_loaded(error) and collection is not None:
+                failure = sorted_error(error, address=self.address, action=action)
+                if once or time.monotonic() + back_off_s > deadline:
+                    raise failure from error
+                if milvus is not self._milvus:
+                    continue  # another thread has connected again, and closed this channel
+                if is_not_loaded(error) and collection is not None and not loaded:
                     self._load(collection)
-                elif not last and is_overloaded(error):
-                    time.sleep(_BACK_OFF_S * 2**attempt)
-                else:
-                    failure = sorted_error(error, address=self.address, action=action)
-                    if last or not isinstance(failure, TransientError) or not self._followed():
-                        raise failure from error
-        raise AssertionError("unreachable: the last try returns or raises")
+                    loaded = True
+                    continue
+                if not is_unreachable(error) and not is_overloaded(error):
+                    raise failure from error
+                time.sleep(back_off_s)
+                back_off_s = min(2 * back_off_s, _MAX_BACK_OFF_S)
+                if is_unreachable(error):
+                    self._reconnect(milvus)
 
     def close(self) -> None:
         """Close the channel."""
@@ -103,18 +120,19 @@ class Connection:
             f"load of {collection}", lambda milvus: milvus.load_collection(collection, timeout=self.long_timeout_s)
         )
 
-    def _followed(self) -> bool:
-        """Reconnect if the server has moved; tell whether it has."""
-        if self._find_again is None:
-            return False
-        address = self._find_again()
-        if address == self.address:
-            return False
-        _LOGGER.warning("Milvus moved from %s to %s; connecting again", self.address, address)
-        self._milvus.close()
-        self.address = address
-        self._milvus = self._connect()
-        return True
+    def _reconnect(self, failed: "MilvusClient") -> None:
+        """Replace a client whose channel is broken: pymilvus's own recovery ends at the first refused connection."""
+        with self._lock:
+            if self._milvus is not failed:
+                return  # another thread has done it
+            if self._find_again is not None:
+                self.address = self._find_again()
+            try:
+                self._milvus = self._connect()
+            except TransientError as error:
+                _LOGGER.warning("%s; trying again", error)
+                return
+            failed.close()
 
     def _connect(self) -> "MilvusClient":
         from grpc import RpcError

@@ -9,7 +9,7 @@ NOT_LOADED: Final = 101
 _COLLECTION_NOT_FOUND: Final = frozenset({4, 100})
 _PARTITION_NOT_FOUND: Final = 200
 _INVALID: Final = frozenset({6, 1100})  # illegal argument: Lite's and the server's number
-_OVERLOADED: Final = frozenset({2, 4, 8})
+_UNREACHABLE: Final = frozenset({2, "UNAVAILABLE"})  # 2 is pymilvus's "fail connecting"
 _AUTHENTICATION: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 _HOPELESS: Final = frozenset({"UNIMPLEMENTED", "INVALID_ARGUMENT", "OUT_OF_RANGE"})
 
@@ -26,6 +26,11 @@ def quiet_pymilvus() -> None:
 def is_not_loaded(error: Exception) -> bool:
     """Tell whether the collection only has to be loaded: Lite forgets that when it starts again."""
     return getattr(error, "code", None) == NOT_LOADED
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Tell whether the server was not reached at all: it restarts, or the network is down."""
+    return _code(error) in _UNREACHABLE
 
 
 def is_overloaded(error: Exception) -> bool:

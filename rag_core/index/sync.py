@@ -17,7 +17,7 @@ from rag_core.faults import crash_point
 from rag_core.index.client import IndexClient, slices
 from rag_core.index.journal import SyncJournal
 
-Rows: TypeAlias = "pa.RecordBatch | pa.Table"
+Rows: TypeAlias = pa.RecordBatch | pa.Table
 Expected = Callable[[], Mapping[str, str]]
 RowsFor = Callable[[Sequence[str]], Iterable[Rows]]
 OnProgress = Callable[[str, int], None]
