@@ -225,7 +225,7 @@ def _without_user(uri: str) -> str:
 
 def _telemetry(config: RagConfig, env: Mapping[str, str]) -> Iterator[Finding]:
     home = env.get("DAGSTER_HOME")
-    if home is None:
+    if not home:
         yield Finding("telemetry", "ok", "DAGSTER_HOME is not set: the project's commands make one with telemetry off")
     elif _dagster_telemetry_is_off(Path(home, "dagster.yaml")):
         yield Finding("telemetry", "ok", f"off in {home}/dagster.yaml")

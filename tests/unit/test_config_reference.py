@@ -1,12 +1,33 @@
 """The committed reference page says what the types say."""
 
+import re
+from pathlib import Path
+
 from rag_core import config_reference
 from rag_core.config import RagConfig
 from rag_core.config_keys import SOURCE_KINDS, keys_of
+from rag_core.config_loader import load_config
+
+REPO = Path(__file__).resolve().parents[2]
 
 
 def test_committed_page_is_current() -> None:
     assert config_reference.main(["--check"]) == 0
+
+
+def test_examples_of_the_page_are_valid(tmp_path: Path) -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", config_reference.reference(), re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        (tmp_path / "rag.yaml").write_text(example, encoding="utf-8")
+        assert load_config(tmp_path / "rag.yaml", {}, check_files=False).config.sources
+
+
+def test_environment_template_is_accepted_as_it_is() -> None:
+    lines = (REPO / ".env.example").read_text(encoding="utf-8").splitlines()
+    env = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    assert "RAG_INDEX__TOKEN" in env
+    assert load_config(REPO / "rag.yaml", env, check_files=False).path == REPO / "rag.yaml"
 
 
 def test_every_key_has_a_row_and_a_description() -> None:
