@@ -203,7 +203,9 @@ class IndexClient(CollectionAdmin):
             ),
             collection,
         )
-        return [(float(hit["distance"]), {**hit["entity"], schema.PRIMARY: hit[schema.PRIMARY]}) for hit in hits[0]]
+        # Lite gives BM25 scores with their sign turned round; they are never negative by definition.
+        sign = abs if field == schema.SPARSE else float
+        return [(sign(hit["distance"]), {**hit["entity"], schema.PRIMARY: hit[schema.PRIMARY]}) for hit in hits[0]]
 
     def _query(
         self, collection: str, partition_key: str | None, expression: str, fields: Sequence[str]

@@ -188,6 +188,18 @@ def test_search_finds_the_chunk_and_ranks_each_once(client: IndexClient, filled:
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
+def test_bm25_prefers_rare_words_and_short_texts(client: IndexClient, collection: str) -> None:
+    texts = ["rare and common", "common", "common common words of a longer text", "rare", "other"]
+    for number, text in enumerate(texts):
+        client.upsert(collection, PARTITION, rows([number], text=text, context=""))
+    for _ in range(2):
+        hits = search(client, collection, text="rare common", mode="bm25")
+        assert [hit.text for hit in hits[:2]] == ["rare and common", "rare"]
+        assert len(hits) == 4
+        assert all(hit.score > 0 for hit in hits)
+        client.flush(collection)
+
+
 def test_dense_search_is_exact_on_flat(client: IndexClient, filled: str) -> None:
     vectors = np.stack([vector(number) for number in [*range(300), 900, 901]])
     names = [chunk_id(number) for number in [*range(300), 900, 901]]

@@ -1,0 +1,118 @@
+import pytest
+from pydantic import SecretStr
+
+from rag_core.config import IndexConfig
+from rag_core.errors import ConfigError
+from rag_core.index.capabilities import (
+    capabilities,
+    check_index_config,
+    local_capabilities,
+    parse_version,
+    server_kind,
+)
+
+LITE = capabilities("lite", (3, 2, 2))
+OLD = capabilities("standalone", (2, 3, 5))
+STANDALONE = capabilities("standalone", (2, 5, 4))
+CLUSTER = capabilities("cluster", (2, 6, 6))
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [("milvus_lite-3.2.2", (3, 2, 2)), ("v2.6.6", (2, 6, 6)), ("2.3.5-dev", (2, 3, 5)), ("2.5", (2, 5, 0))],
+)
+def test_version_is_read(text: str, version: tuple[int, int, int]) -> None:
+    assert parse_version(text) == version
+
+
+def test_unreadable_version_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="nonsense"):
+        parse_version("nonsense")
+
+
+@pytest.mark.parametrize(
+    ("version", "mode", "kind"),
+    [
+        ("milvus_lite-3.2.2", "embedded", "lite"),
+        ("v2.6.6", "STANDALONE", "standalone"),
+        ("2.3.5-dev", "", "standalone"),
+        ("v2.6.6", "DISTRIBUTED", "cluster"),
+        ("v2.6.6", "CLUSTER", "cluster"),
+    ],
+)
+def test_kind_is_told_from_the_answer(version: str, mode: str, kind: str) -> None:
+    assert server_kind(version, mode) == kind
+
+
+def test_default_configuration_suits_the_installed_lite() -> None:
+    check_index_config(IndexConfig(), local_capabilities(), partitions=64)
+    assert local_capabilities().kind == "lite"
+
+
+@pytest.mark.parametrize("index_type", ["IVF_PQ", "DISKANN", "GPU_CAGRA", "HNSW_PQ", "MADE_UP", "hnsw"])
+def test_index_type_that_lite_lacks_names_what_it_has(index_type: str) -> None:
+    with pytest.raises(ConfigError, match=rf"index\.index_type: '{index_type}'.*Milvus Lite 3\.2\.2.*FLAT, HNSW"):
+        check_index_config(IndexConfig(index_type=index_type), LITE)
+
+
+def test_server_offers_grow_with_its_version() -> None:
+    for index_type in ("IVF_PQ", "DISKANN", "GPU_CAGRA", "HNSW_PQ", "IVF_RABITQ"):
+        check_index_config(IndexConfig(index_type=index_type), CLUSTER)
+    with pytest.raises(ConfigError, match=r"IVF_RABITQ.*standalone 2\.5\.4"):
+        check_index_config(IndexConfig(index_type="IVF_RABITQ"), STANDALONE)
+    assert "FLOAT16_VECTOR" in STANDALONE.vector_types
+    assert "FLOAT16_VECTOR" not in LITE.vector_types | OLD.vector_types
+    assert "BITMAP" in STANDALONE.scalar_index_types
+    assert LITE.scalar_index_types == {"INVERTED"}
+    assert LITE.analyzers == {"standard", "jieba"}
+    assert (LITE.concurrent_writers, STANDALONE.concurrent_writers) == (False, True)
+
+
+def test_server_without_bm25_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"index\.uri.*2\.3\.5.*BM25.*2\.5"):
+        check_index_config(IndexConfig(), OLD)
+
+
+def test_users_and_tls_need_a_server() -> None:
+    with pytest.raises(ConfigError, match=r"index\.token.*has no users"):
+        check_index_config(IndexConfig(token=SecretStr("root:Milvus")), LITE)
+    with pytest.raises(ConfigError, match=r"index\.uri.*has no TLS"):
+        check_index_config(IndexConfig(uri="https://host:19530"), LITE)
+    check_index_config(IndexConfig(uri="https://host:19530", token=SecretStr("root:Milvus")), STANDALONE)
+
+
+def test_too_many_partitions_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"buckets: 1025 partitions.*1024"):
+        check_index_config(IndexConfig(), STANDALONE, partitions=1025)
+
+
+@pytest.mark.parametrize(
+    ("index_type", "build", "search", "message"),
+    [
+        ("HNSW", {"m": 16}, {}, r"build_params\.m: no such parameter of HNSW.*M, efConstruction"),
+        ("HNSW", {"M": "16"}, {}, r"build_params\.M: '16'.*integer 2 to 2048"),
+        ("HNSW", {"M": True}, {}, r"build_params\.M: True"),
+        ("HNSW", {"M": 1}, {}, r"build_params\.M: 1"),
+        ("HNSW", {}, {"nprobe": 4}, r"search_params\.nprobe: no such parameter.*takes ef"),
+        ("HNSW", {}, {"ef": 0}, r"search_params\.ef: 0"),
+        ("IVF_FLAT", {"nlist": 70_000}, {}, r"build_params\.nlist: 70000"),
+        ("IVF_FLAT", {"nlist": 16}, {"nprobe": 17}, r"nprobe: 17 is above index\.build_params\.nlist, 16"),
+        ("FLAT", {"M": 16}, {}, r"takes none"),
+        ("HNSW_SQ", {"sq_type": "BF16"}, {}, r"sq_type: 'BF16'.*one of SQ8"),
+    ],
+)
+def test_parameters_are_checked_by_index_type(
+    index_type: str, build: dict[str, object], search: dict[str, object], message: str
+) -> None:
+    config = IndexConfig(index_type=index_type, build_params=build, search_params=search)
+    with pytest.raises(ConfigError, match=message):
+        check_index_config(config, LITE)
+
+
+def test_right_parameters_pass() -> None:
+    hnsw = IndexConfig(index_type="HNSW", build_params={"M": 16, "efConstruction": 200}, search_params={"ef": 128})
+    check_index_config(hnsw, LITE)
+    check_index_config(hnsw, CLUSTER)
+    refined = {"M": 16, "sq_type": "BF16", "refine": True}
+    config = IndexConfig(index_type="HNSW_SQ", build_params=refined, search_params={"ef": 64, "refine_k": 1.5})
+    check_index_config(config, CLUSTER)
