@@ -21,8 +21,7 @@ _LINK: Final = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 
 _MARKS: Final = frozenset("#`~=-|:")
 _LIST_MARKS: Final = frozenset("-*+0123456789")
-_SETEXT_LINES: Final = 3  # a longer paragraph above a line of dashes is text above a rule, whatever CommonMark says
-_SETEXT_CHARS: Final = 300
+_SETEXT_CHARS: Final = 200
 _TITLE_CHARS: Final = 200
 
 
@@ -62,7 +61,7 @@ def scan(text: str) -> list[Block]:
     scanner.close()
     blocks = scanner.blocks
     if blocks and blocks[-1].end > len(text):  # the last line has no line end
-        blocks[-1] = blocks[-1]._replace(end=len(text))
+        blocks[-1] = blocks[-1]._replace(end=len(text), body=min(blocks[-1].body, len(text)))
     return blocks
 
 
@@ -85,11 +84,10 @@ class _Scanner:
         self.blocks: list[Block] = []
         self._open: Kind | None = None
         self._start = self._end = self._body = 0
-        self._lines: list[str] = []  # of the open paragraph
-        self._last_start = 0  # where the last line of the open paragraph starts
+        self._last_line = ""  # of the open paragraph, and where it starts
+        self._last_start = 0
         self._fence = ""
         self._in_list = False
-        self._gap = False  # a blank line since the last line of the open indented code
 
     def add(
         self, kind: Kind, start: int, end: int, *, level: int = 0, title: str = "", body: int | None = None
@@ -167,7 +165,7 @@ class _Scanner:
         if self._open != "paragraph":
             return False
         if "|" in stripped:
-            return "|" in self._lines[-1] and self._begins_table(stripped, following)
+            return "|" in self._last_line and self._begins_table(stripped, following)
         return self._underlines(stripped, following)
 
     def _begins_table(self, stripped: str, following: int) -> bool:
@@ -183,31 +181,27 @@ class _Scanner:
 
     def _underlines(self, stripped: str, following: int) -> bool:
         """Turn the open paragraph into a setext heading if this line underlines it."""
-        lines = self._lines
+        # CommonMark takes a paragraph of any length; in real text, dashes below several lines are a rule.
         if (
-            not _SETEXT.fullmatch(stripped)
-            or len(lines) > _SETEXT_LINES
+            self._last_start > self._start
             or self._in_list
             or self._end - self._start > _SETEXT_CHARS
-            or lines[0][0] in ">|"
+            or self._last_line[0] in ">|"
+            or not _SETEXT.fullmatch(stripped)
         ):
             return False
-        title = plain_title(" ".join(lines))
         self._open = None
-        self.add("heading", self._start, following, level=1 if stripped[0] == "=" else 2, title=title)
+        level = 1 if stripped[0] == "=" else 2
+        self.add("heading", self._start, following, level=level, title=plain_title(self._last_line))
         return True
 
     def _paragraph(self, stripped: str, start: int, following: int, *, indented: bool) -> None:
         if self._open != "paragraph":
             self._begin("paragraph", start, following)
-            self._lines = []
             if not indented:
                 self._in_list = False
         if stripped[0] in _LIST_MARKS and _LIST_ITEM.match(stripped):
             self._in_list = True
         self._end = following
         self._last_start = start
-        if len(self._lines) <= _SETEXT_LINES:
-            self._lines.append(stripped)
-        else:
-            self._lines[-1] = stripped
+        self._last_line = stripped

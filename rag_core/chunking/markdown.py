@@ -35,6 +35,9 @@ def _stretches(document: Prepared, section: int, start: int) -> Iterator[Stretch
         start = outline.ends[section]
     child = section + 1
     while child <= last:
+        if not outline.sections[child].has_content and outline.subtree_ends[child] == child + 1:
+            child += 1  # a heading of nothing: with what follows
+            continue
         child_end = outline.ends[outline.subtree_ends[child] - 1]
         if document.fits(start, child_end):
             pending.append((start, child_end))
@@ -45,5 +48,5 @@ def _stretches(document: Prepared, section: int, start: int) -> Iterator[Stretch
         start = child_end
         child = outline.subtree_ends[child]
     if start < end:
-        pending.append((start, end))  # a heading with nothing below it that does not fit with the heading before
+        pending.append((start, end))  # headings of nothing at the end
     yield from pack(document, pending)

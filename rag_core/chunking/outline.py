@@ -1,4 +1,4 @@
-"""A document's sections, built from its blocks: which headings hold where. All strategies take heading paths from it."""
+"""A document's sections, built from its blocks: which headings hold where. Strategies leave heading paths to it."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence

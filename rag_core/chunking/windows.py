@@ -13,10 +13,14 @@ from rag_core.chunking.layout import Layout
 from rag_core.chunking.model import Limits, Span, embedded_text
 from rag_core.chunking.tokens import TokenCounter, Tokenization
 
+# One set of characters in front, which the engine skips to: eight times faster than alternatives that each start so.
 SENTENCE_END: Final = re.compile(
-    r"(?<!\b[A-Z])[.!?…][\"')\]»”’*_]*\s+(?=[^\sa-z])"  # not after an initial, not before a lower case letter
-    r"|[。！？｡][」』）”’\"]*\s*"
-    r"|\n(?=[^\S\n]*(?:[-*+•]|\d{1,9}[.)])[^\S\n])"  # a list item begins
+    r"[.!?…。！？｡\n](?:"
+    # Not after an initial nor a number of an outline, not before a lower case letter; [1] is a footnote's mark.
+    r"(?<=[.!?…])(?<!\b[A-Z].)(?<!\d\.\d.)(?<!\.\d\d.)(?<!\s\d.)(?<!\s\d\d.)"
+    r"(?:[\"')\]»”’*_]|\[\d{1,3}\])*\s+(?=[^\sa-z])"
+    r"|(?<=[。！？｡])[」』）”’\"]*\s*"
+    r"|(?<=\n)(?=[^\S\n]*(?:[-*+•]|\d{1,9}[.)])[^\S\n]))"  # a list item begins
 )
 _BLANK_LINES: Final = re.compile(r"(?:[^\S\n]*\n)*")
 _WORD_START: Final = re.compile(r"\s+(?=\S)")
@@ -102,7 +106,7 @@ class Windows:
         new = tokens.index(fresh)
         least = tokens.position(new + (first + budget - new) // 4)
         floor = max(min(least, fresh + (ceiling - fresh) // 2), fresh + 1)
-        if left <= budget * 3 // 2:  # two spans of like size rather than a full one and a rest
+        if budget < left <= budget * 3 // 2:  # two spans of like size rather than a full one and a rest
             half = left // 2
             low = max(floor, tokens.position(first + max(left - budget, half - budget // 4)))
             high = min(ceiling, tokens.position(first + half + budget // 8))
