@@ -1,1 +1,1 @@
-"""To be described by its owner."""
+"""From an object's bytes to Markdown documents: telling the format, extracting text, doing it in a child process."""
