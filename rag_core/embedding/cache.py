@@ -6,10 +6,12 @@ append the same vector; readers take either, because both come from the same mod
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.dataset as pads
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
@@ -25,8 +27,8 @@ ROW_GROUP_ROWS: Final = 4_096
 _COMPACT_FROM_FILES: Final = 24  # files in one shard at which a compaction pays
 _COMMIT_TRIES: Final = 8
 _LOG: Final = logging.getLogger(__name__)
-_Hashes = pa.Array | pa.ChunkedArray | Sequence[str]
 _T = TypeVar("_T")
+Hashes: TypeAlias = "pa.Array | pa.ChunkedArray | Sequence[str]"
 
 # Vectors are near-random bits: compression and dictionaries cost time and save nothing.
 _WRITER: Final = WriterProperties(
@@ -44,7 +46,7 @@ class VectorCache:
         self._table: DeltaTable | None = None
         self._indexes: dict[str, tuple[int, KeyIndex]] = {}
 
-    def missing(self, fingerprint: str, text_hashes: _Hashes) -> list[str]:
+    def missing(self, fingerprint: str, text_hashes: Hashes) -> list[str]:
         """Return the hashes that have no vector, each once, in the order given.
 
         Raises:
@@ -56,7 +58,7 @@ class VectorCache:
         _, first = np.unique(absent, return_index=True)
         return _as_strings(absent[np.sort(first)])
 
-    def lookup(self, fingerprint: str, text_hashes: _Hashes) -> tuple[list[str], np.ndarray]:
+    def lookup(self, fingerprint: str, text_hashes: Hashes) -> tuple[list[str], np.ndarray]:
         """Read the vectors of the hashes that have one.
 
         Pass at most `LOOKUP_ROWS` hashes at once, which bounds memory, and sort them where there are many slices: a
@@ -80,7 +82,7 @@ class VectorCache:
         blocks = []
         for number in np.unique(found.fragment):
             rows = found.row[found.fragment == number]
-            blocks.append(_guarded(self._store, lambda n=number, r=rows: _read_rows(index.fragments[n], r)))
+            blocks.append(_guarded(self._store, partial(_read_rows, index.fragments[number], rows)))
         if len({block.shape[1] for block in blocks}) > 1:
             raise PermanentError(
                 f"vectors of several dimensions under fingerprint {fingerprint} in {self._store.table_uri(TABLE)}; "
@@ -92,7 +94,7 @@ class VectorCache:
     def append(
         self,
         fingerprint: str,
-        text_hashes: _Hashes,
+        text_hashes: Hashes,
         vectors: np.ndarray,
         *,
         commit_metadata: Mapping[str, str] | None = None,
@@ -118,14 +120,11 @@ class VectorCache:
         if not np.isfinite(vectors).all():
             raise ValueError("vectors must be finite")
         if not len(keys):
-            table = self._open()
-            return table.version() if table else -1
+            return self._version()
         data = _rows(fingerprint, keys, vectors)
         metadata: dict[str, Any] = {"rag.model_fingerprint": fingerprint, **(commit_metadata or {})}
         self._commit(lambda: self._write(data, metadata))
-        table = self._open()
-        assert table is not None
-        return table.version()
+        return self._version()
 
     def compact(self, *, force: bool = False) -> int:
         """Merge small files where a shard has many; safe beside appends, and beside readers until a vacuum.
@@ -169,6 +168,10 @@ class VectorCache:
                 if not raced or attempt == _COMMIT_TRIES - 1:
                     raise
         raise AssertionError("unreachable")
+
+    def _version(self) -> int:
+        table = self._open()
+        return int(table.version()) if table else -1
 
     def _open(self) -> DeltaTable | None:
         """Return the table at its newest version, or None before the first append."""
@@ -238,7 +241,7 @@ def _read_rows(fragment: pads.ParquetFileFragment, rows: np.ndarray) -> np.ndarr
     return np.concatenate(blocks).astype(np.float32, copy=False)
 
 
-def _keys(text_hashes: _Hashes) -> KeyArray:
+def _keys(text_hashes: Hashes) -> KeyArray:
     return as_keys(text_hashes if isinstance(text_hashes, pa.Array | pa.ChunkedArray) else list(text_hashes))
 
 

@@ -36,7 +36,7 @@ def fuse_gelu(model: nn.Module) -> int:
     Returns:
         How many layers were fused.
     """
-    layers = [module for module in model.modules() if _has_exact_gelu(module)]
+    layers: list[Any] = [module for module in model.modules() if _has_exact_gelu(module)]
     if not layers or not _works(layers[0].dense):
         return 0
     for layer in layers:

@@ -84,7 +84,8 @@ class KeyIndex:
         if not len(self._keys):
             return np.zeros(len(keys), bool)
         position = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return self._keys[position] == keys
+        found: np.ndarray = self._keys[position] == keys
+        return found
 
     def locate(self, keys: KeyArray) -> Location:
         """Return where the keys are that have a vector; the others are left out."""

@@ -202,7 +202,7 @@ def _count_tokens(tokenizer_file: Path, prefix: str) -> tuple[int, int]:
 
     try:
         tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    except Exception as error:  # noqa: BLE001  # tokenizers raises bare Exception for every malformed file
+    except Exception as error:  # tokenizers raises bare Exception for every malformed file
         raise ConfigError(f"{tokenizer_file} is not a tokenizer.json of the tokenizers library: {error}") from error
     tokenizer.no_padding()
     special_tokens = tokenizer.num_special_tokens_to_add(False)

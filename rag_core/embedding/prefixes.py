@@ -8,9 +8,7 @@ from typing import Final
 
 _RETRIEVAL_EN: Final = "Represent this sentence for searching relevant passages: "
 _RETRIEVAL_ZH: Final = "为这个句子生成表示以用于检索相关文章："
-_INSTRUCT: Final = (
-    "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
-)
+_INSTRUCT: Final = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
 
 # (pattern on the lower-case model name, query prefix, passage prefix); the first match wins.
 # Source: each family's model card on the Hugging Face hub.

@@ -179,7 +179,8 @@ def _sample(lengths: np.ndarray) -> np.ndarray:
     """Choose texts evenly over the lengths, some `_CALIBRATION_TOKENS` tokens of them."""
     order = np.argsort(lengths, kind="stable")
     count = int(np.clip(_CALIBRATION_TOKENS // max(1, int(lengths.mean())), 1, len(order)))
-    return order[np.linspace(0, len(order) - 1, count).astype(int)]
+    chosen: np.ndarray = order[np.linspace(0, len(order) - 1, count).astype(int)]
+    return chosen
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -215,7 +216,7 @@ def _load(spec: ModelSpec, device: torch.device) -> Any:
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = SentenceTransformer(spec.location, device=str(device), local_files_only=True)
     except (OSError, ValueError, ImportError, RuntimeError) as error:

@@ -1,0 +1,170 @@
+"""The embedding worker: `python -m rag_core.embedding.worker --manifest ADDRESS`.
+
+A Dagster Pipes program that also runs by hand. Exit codes: 0 done and verified, 2 permanent failure, 75 transient
+failure (`EX_TEMPFAIL`); the last line of stderr says what failed.
+"""
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
+from pydantic import SecretStr
+
+from rag_core.embedding.encoder import Encoder, make_encoder
+from rag_core.embedding.job import Progress, run_job
+from rag_core.embedding.manifest import WorkManifest, read_manifest
+from rag_core.errors import PermanentError, RagError, TransientError
+
+EXIT_PERMANENT: Final = 2
+EXIT_TRANSIENT: Final = 75
+_LOG_EVERY_S: Final = 5.0
+_PR_SET_PDEATHSIG: Final = 1
+_LOG: Final = logging.getLogger(__name__)
+
+
+class _Reporter(Protocol):
+    def info(self, message: str) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
+    def done(self, measured: dict[str, Any]) -> None: ...
+
+
+class _PipesReporter:
+    """Sends log lines and, at the end, one custom message `{"embedding": {...}}` to the orchestrator."""
+
+    def __init__(self, pipes: PipesContext) -> None:
+        self._pipes = pipes
+        self._next = time.monotonic() + _LOG_EVERY_S
+
+    def info(self, message: str) -> None:
+        self._pipes.log.info(message)
+
+    def progress(self, progress: Progress) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _LOG_EVERY_S
+            self.info(describe(progress))
+
+    def done(self, measured: dict[str, Any]) -> None:
+        self._pipes.report_custom_message({"embedding": measured})
+
+
+class _TerminalReporter:
+    """Draws a bar on a terminal, else logs a line about every five seconds."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._next = time.monotonic() + _LOG_EVERY_S
+
+    def info(self, message: str) -> None:
+        _LOG.info(message)
+
+    def progress(self, progress: Progress) -> None:
+        if sys.stderr.isatty():
+            self._draw(progress)
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + _LOG_EVERY_S
+            self.info(describe(progress))
+
+    def done(self, measured: dict[str, Any]) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self.info("measured: " + ", ".join(f"{name}={value}" for name, value in measured.items()))
+
+    def _draw(self, progress: Progress) -> None:
+        from tqdm import tqdm  # type: ignore[import-untyped]
+
+        if self._bar is None:
+            self._bar = tqdm(total=progress.todo_tokens, unit="token", unit_scale=True, desc="embedding")
+        self._bar.update(progress.done_tokens - self._bar.n)
+
+
+def describe(progress: Progress) -> str:
+    """Write one line of progress with rate and estimated time left."""
+    eta = "" if progress.eta_s is None else f", about {progress.eta_s:.0f} s left"
+    rate = progress.done_tokens / max(time.monotonic() - progress.embedding_started, 1e-9)
+    return (
+        f"embedded {progress.done_texts} of {progress.todo_count} texts ({progress.reused_count} reused), "
+        f"{rate:.0f} tokens/s, {progress.checkpoints} checkpoints{eta}"
+    )
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, so that a killed run leaves no worker behind.
+
+    The signal follows the parent's *thread*: a launcher must start the worker from the thread that waits for it.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the request took effect
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the worker; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m rag_core.embedding.worker", description=__doc__.splitlines()[0])
+    parser.add_argument("--manifest", help="address of manifest.json; default: the Pipes extra `manifest`")
+    parser.add_argument("--die-with-parent", action="store_true", help="stop when the process that started this dies")
+    arguments = parser.parse_args(argv)
+    if arguments.die_with_parent:
+        die_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    try:
+        with _reporter() as (reporter, extras), _classified():
+            _run(arguments.manifest or extras.get("manifest"), reporter)
+    except RagError as error:
+        _LOG.debug("failed", exc_info=error)
+        sys.stderr.write(" ".join(str(error).split()) + "\n")
+        return EXIT_TRANSIENT if isinstance(error, TransientError) else EXIT_PERMANENT
+    return 0
+
+
+def _run(address: str | None, reporter: _Reporter) -> None:
+    if not address:
+        raise PermanentError("no manifest: pass --manifest ADDRESS, or the Pipes extra `manifest`")
+    manifest = read_manifest(address)
+    reporter.info(f"{manifest.item_count} texts, {manifest.token_count} tokens, model {manifest.embedding.model}")
+    measured = run_job(manifest, lambda: _encoder(manifest), reporter.progress)
+    reporter.info(
+        f"done: {measured['embedded_count']} embedded, {measured['reused_count']} reused, all verified, "
+        f"{measured['job_seconds']:.1f} s, {measured.get('tokens_per_s', 0):.0f} tokens/s"
+    )
+    reporter.done(measured)
+
+
+def _encoder(manifest: WorkManifest) -> Encoder:
+    """Make the manifest's encoder, with the key that only the environment holds."""
+    key = os.environ.get("RAG_EMBEDDING__API_KEY")
+    config = manifest.embedding
+    return make_encoder(config.model_copy(update={"api_key": SecretStr(key)}) if key else config)
+
+
+@contextmanager
+def _reporter() -> Iterator[tuple[_Reporter, dict[str, Any]]]:
+    if not PipesEnvVarParamsLoader().is_dagster_pipes_process():  # type: ignore[no-untyped-call]
+        yield _TerminalReporter(), {}
+        return
+    with open_dagster_pipes() as pipes:
+        yield _PipesReporter(pipes), dict(pipes.extras)
+
+
+@contextmanager
+def _classified() -> Iterator[None]:
+    """Turn what the operating system says into a failure class; bugs keep their traceback and exit with 1."""
+    try:
+        yield
+    except (MemoryError, OSError) as error:
+        raise TransientError(f"embedding worker: {type(error).__name__}: {error}; run again") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
