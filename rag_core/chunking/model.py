@@ -51,7 +51,7 @@ class Chunk(NamedTuple):
         char_start: First character in the document's text, inclusive.
         char_end: Last character, exclusive.
         text: Exactly the document's text from char_start to char_end.
-        context: Header and delimiter row of the split table that the text continues, else empty.
+        context: Header and delimiter row, without padding, of the split table that the text continues, else empty.
         heading_path: Headings that hold for the whole chunk, outermost first.
         token_count: Tokens of `embedded_text`, special tokens excluded.
     """

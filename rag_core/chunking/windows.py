@@ -25,6 +25,7 @@ SENTENCE_END: Final = re.compile(
 _BLANK_LINES: Final = re.compile(r"(?:[^\S\n]*\n)*")
 _WORD_START: Final = re.compile(r"\s+(?=\S)")
 _LINE_INDENT: Final = re.compile(r"[^\S\n]*")
+_PADDING: Final = re.compile(r"(-)-+|([ \t])[ \t]+")
 _BLANKS: Final = " \n\t\u3000\xa0"
 _LOOK_AROUND: Final = 16  # the end mark and quotes before a sentence's start, the list mark behind it
 
@@ -42,17 +43,20 @@ class Windows:
         self._limits = limits
         self._layout = layout
         self._words_only = words_only
+        self._headers: dict[int, tuple[str, int]] = {}  # of tables, by index
 
     def split(self, start: int, end: int) -> Iterator[Span]:
         """Cut the text from start to end into spans, in order, that cover all of it but blank space."""
         previous = -1
         fresh = start  # first character that no span holds yet
         while (fresh := self._skip_blank(fresh, end)) < end:
-            context, budget = self._context(fresh)
+            context, context_tokens = self._context(fresh)
+            budget = self._limits.max_tokens - context_tokens
             begin = fresh
             if previous >= 0 and not context and self._layout.whole.at(fresh) < 0:
                 begin = self._overlap_start(fresh, previous + 1)
-            span, cut = self._held(begin, fresh, self._cut(begin, fresh, end, budget, len(context)), context)
+            cut = self._cut(begin, fresh, end, budget, len(context))
+            span, cut = self._held(begin, fresh, cut, context, context_tokens)
             if span is not None:
                 yield span
             previous, fresh = fresh, cut
@@ -67,16 +71,24 @@ class Windows:
         return indent.end() if indent else position
 
     def _context(self, position: int) -> tuple[str, int]:
-        """Return the header of the split table whose rows continue here, and the tokens that it leaves for the text."""
-        layout, size = self._layout, self._limits.max_tokens
-        table = layout.tables.at(position)
-        if table < 0 or position <= layout.bodies[table]:
-            return "", size
-        start, body = layout.tables.starts[table], layout.bodies[table]
-        tokens = self._tokens.count(start, body)
-        if tokens > size // 2 or body - start > self._limits.max_chars // 2:
-            return "", size
-        return self._text[start:body].strip(), size - tokens
+        """Return the header of the split table whose rows continue here, and its tokens; "" and 0 elsewhere."""
+        table = self._layout.tables.at(position)
+        if table < 0 or position <= self._layout.bodies[table]:
+            return "", 0
+        if table not in self._headers:
+            self._headers[table] = self._header(self._layout.tables.starts[table], self._layout.bodies[table])
+        return self._headers[table]
+
+    def _header(self, start: int, body: int) -> tuple[str, int]:
+        """Return a table's header without padding, unless it would leave less than half a chunk for rows."""
+        if body - start > self._limits.max_chars:
+            return "", 0
+        # BERT makes a token of every dash: a padded delimiter row may cost more than the header itself.
+        header = "\n".join(_PADDING.sub(r"\1\2", line.strip()) for line in self._text[start:body].strip().split("\n"))
+        tokens = self._counter.count(header)
+        if tokens > self._limits.max_tokens // 2 or len(header) > self._limits.max_chars // 2:
+            return "", 0
+        return header, tokens
 
     def _overlap_start(self, fresh: int, earliest: int) -> int:
         """Return where the repeated end of the span before starts: at a sentence, else at a word."""
@@ -148,13 +160,13 @@ class Windows:
         last = max(text.rfind(blank, floor - 1, ceiling) for blank in _BLANKS)
         return last + 1 if last >= 0 else ceiling
 
-    def _held(self, begin: int, fresh: int, cut: int, context: str) -> tuple[Span | None, int]:
+    def _held(self, begin: int, fresh: int, cut: int, context: str, context_tokens: int) -> tuple[Span | None, int]:
         """Return the span without blank ends, short enough to hold the limit when encoded alone, and its cut."""
         while True:
             last = begin + len(self._text[begin:cut].rstrip())
             if last <= begin:
                 return None, cut
-            count = self._count(begin, last, context)
+            count = self._count(begin, last, context, context_tokens)
             excess = count - self._limits.max_tokens
             if excess <= 0 or (cut == fresh + 1 and begin == fresh):
                 return Span(begin, last, context, count), cut
@@ -166,10 +178,9 @@ class Windows:
                 target = fresh + (cut - fresh) // 2
             cut = self._word_cut(max(fresh + 1, target - (target - fresh) // 4), target)
 
-    def _count(self, start: int, end: int, context: str) -> int:
+    def _count(self, start: int, end: int, context: str, context_tokens: int) -> int:
         """Count the tokens of a span, with its context, encoded alone."""
         tokens = self._tokens
         if not (tokens.additive(start) and tokens.additive(end)):
             return self._counter.count(embedded_text(context, self._text[start:end]))
-        count = tokens.count(start, end)
-        return count + self._counter.count(context) if context else count
+        return tokens.count(start, end) + context_tokens

@@ -57,8 +57,9 @@ def test_setext_headings_and_marks_inside_fences() -> None:
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_a_table_that_is_split_repeats_its_header(newline: str) -> None:
     rows = [f"| row {i} | a value of some words {i} |" for i in range(40)]
-    header = newline.join(["| name | value |", "|------|-------|"])
-    text = newline.join(["# Data", "", "An introduction.", "", header, *rows, "", "The end of it all.", ""])
+    header = "| name | value |\n|-|:-|"
+    padded = ["| name   | value   |", "|--------|:--------|"]
+    text = newline.join(["# Data", "", "An introduction.", "", *padded, *rows, "", "The end of it all.", ""])
     first, *others = split(text)
     assert first.text.startswith("# Data")
     assert "| row 0 |" in first.text

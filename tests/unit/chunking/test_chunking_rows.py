@@ -24,8 +24,9 @@ def document(key: str = "a.md", text: str = TEXT, **changes: Any) -> dict[str, A
     moment = datetime(2024, 5, 1, 12, 30, 0, 250, tzinfo=UTC)
     row = {
         "partition_key": "docs__00", "doc_id": ids.doc_id("docs", key), "source": "docs", "object_key": key,
-        "member": "", "external_id": None, "uri": f"file:///{key}", "title": "Title", "mime": "text/markdown", "language": None,
-        "text": text, "page_starts": None, "modified_at": moment, "size_bytes": 1, "object_fingerprint": "f",
+        "member": "", "external_id": None, "uri": f"file:///{key}", "title": "Title", "mime": "text/markdown",
+        "language": None, "text": text, "page_starts": None, "modified_at": moment, "size_bytes": 1,
+        "object_fingerprint": "f",
         "content_hash": "c", "text_hash": "t", "principals": ["p"], "access_label": "label", "status": "ok",
         "reason": None, "parser_fingerprint": "p", "doc_hash": "d", "ingested_at": moment,
     }  # fmt: skip
