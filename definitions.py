@@ -29,7 +29,8 @@ def build_defs(*, config_path: Path | None = None, overrides: Mapping[str, objec
         config_path: rag.yaml; default as `load_config` finds it (RAG_CONFIG, the current folder, the project's own).
         overrides: Resources by name, replacing the default ones.
     """
-    loaded = load_config(config_path)
+    # A source that is not there fails its own runs, not the whole code location.
+    loaded = load_config(config_path, check_files=False)
     config = loaded.config
     partitions = dg.StaticPartitionsDefinition(all_partition_keys(config))
     platform = PlatformResource(config_path=str(loaded.path or ""))

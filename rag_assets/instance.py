@@ -30,5 +30,4 @@ def dagster_home(store: Store) -> Path:
     settings = home / "dagster.yaml"
     if not settings.exists():
         settings.write_text(_DAGSTER_YAML)
-    os.environ["DAGSTER_HOME"] = str(home)
     return home

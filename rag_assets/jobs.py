@@ -1,12 +1,16 @@
 """Jobs: the whole index, each stage, each source, publication, and the upkeep of tables."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from rag_core.config import RagConfig
 from rag_core.tables.maintenance import maintain
 from resources.platform import PlatformResource
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 STAGES = ("documents", "chunks", "embeddings", "index_partitions")
 
@@ -18,7 +22,7 @@ SOURCE_TAG = "rag/source"
 
 def build_jobs(
     config: RagConfig, partitions: dg.PartitionsDefinition[str]
-) -> Sequence[dg.JobDefinition | dg.UnresolvedAssetJobDefinition]:
+) -> Sequence["dg.JobDefinition | UnresolvedAssetJobDefinition"]:
     """Make the jobs for a configuration."""
     whole = dg.define_asset_job(
         BUILD_JOB,

@@ -12,7 +12,7 @@ from rag_core.stages.common import Counts, StageOutput, content_digests, count_b
 from rag_core.tables.change import commit
 from rag_core.tables.delta import TableSlice
 
-RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+RETRY = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """For transient failures; permanent ones are raised as `dg.Failure(allow_retries=False)` by `failures_by_class`."""
 
 OWNERS = ["team:rag-platform"]

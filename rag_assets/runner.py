@@ -84,14 +84,14 @@ def run_pipeline(
     chosen = _chosen(keys, sources, [source.name for source in config.sources])
     if stage is not None and stage not in STAGES:
         raise ConfigError(f"no stage {stage!r}; expected one of {', '.join(STAGES)}")
-    dagster_home(Store(config.store.root))
+    home = dagster_home(Store(config.store.root))
     if loaded.path is not None:
         os.environ["RAG_CONFIG"] = str(loaded.path)
     from definitions import build_defs
 
     defs = build_defs(config_path=loaded.path)
     summary, started = RunSummary(), time.perf_counter()
-    with dg.DagsterInstance.get() as instance:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
         job = defs.resolve_job_def(f"build_{stage}" if stage else BUILD_JOB)
         for run in pack(chosen, keys, config.run.max_partitions_per_run):
             tags = {_RANGE_START: run[0], _RANGE_END: run[-1]}

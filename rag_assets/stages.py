@@ -10,7 +10,7 @@ from rag_core.config import RagConfig
 from rag_core.embedding.model import resolve_model
 from rag_core.engine.chunkers import chunker_fingerprints
 from rag_core.index.schema import SCHEMA_VERSION
-from rag_core.parsing import PARSER_FINGERPRINT
+from rag_core.parsing.settings import ParseSettings, parser_fingerprint
 from rag_core.stages.chunks import chunks_change
 from rag_core.stages.documents import documents_change
 from rag_core.stages.embeddings import embeddings_change, plan_embeddings
@@ -30,6 +30,7 @@ EMBEDDING_POOL = "embedding"
 def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetsDefinition]:
     """Make the partitioned assets for a configuration; code versions are digests of what would change their rows."""
     policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=config.run.max_partitions_per_run)
+    parsing = [parser_fingerprint(ParseSettings.of(config.parsing, source)) for source in config.sources]
     chunking = [config.chunking_of(source).model_dump() for source in config.sources]
     embedding = config.embedding.model_dump(include={"backend", "model", "revision", "max_tokens", "passage_prefix"})
 
@@ -40,7 +41,7 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
         group_name="ingest",
         owners=OWNERS,
         kinds={"spark", "deltalake"},
-        code_version=PARSER_FINGERPRINT[:12],
+        code_version=ids.fingerprint({"parsing": parsing})[:12],
     )
     def documents(
         context: dg.AssetExecutionContext, platform: PlatformResource, engine: EngineResource

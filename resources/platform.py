@@ -20,7 +20,7 @@ class PlatformResource(dg.ConfigurableResource):
     def config(self) -> RagConfig:
         """The configuration, read once per process."""
         if self._config is None:
-            self._config = load_config(self.config_path or None).config
+            self._config = load_config(self.config_path or None, check_files=False).config
         return self._config
 
     @property

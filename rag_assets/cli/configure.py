@@ -26,7 +26,7 @@ def show(json_output: Annotated[bool, typer.Option("--json", help="One JSON obje
 
 def doctor(json_output: Annotated[bool, typer.Option("--json", help="A JSON array of findings.")] = False) -> None:
     """Say what is missing on this machine, and how to get it."""
-    findings = run_doctor(load_config())
+    findings = run_doctor(load_config(check_files=False))
     if json_output:
         print_json([{"name": f.name, "status": f.status, "detail": f.detail, "remedy": f.remedy} for f in findings])
     else:

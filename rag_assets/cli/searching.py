@@ -1,5 +1,6 @@
 """`rag search`, `rag ask` and `rag eval`: questions to the published index."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -62,14 +63,14 @@ def ask(
     json_output: Json = False,
 ) -> None:
     """Answer from quoted, cited sentences of the documents; no language model is involved."""
-    from rag_core.answering import answer
+    from rag_core.answering.extractive import answer
     from rag_core.retrieval.retriever import open_retriever
 
     with open_retriever(load_config().config) as retriever:
         hits = retriever.search(question, mode=_mode(mode), top_k=top_k, filters=_filters(source))
-        reply = answer(question, hits, embed=retriever.embed_queries)
+        reply = answer(question, hits, embed=retriever.embed_for_answer)
     if json_output:
-        print_json(reply.to_dict())
+        print_json(asdict(reply))
         return
     CONSOLE.print(reply.text, markup=False, highlight=False)
     if reply.citations:
@@ -88,8 +89,8 @@ def evaluate(
     json_output: Json = False,
 ) -> None:
     """Measure retrieval on labelled queries (BEIR layout): nDCG@10, recall@10, recall@100, MRR, per mode."""
-    from rag_core.evaluation import evaluate as measure
-    from rag_core.evaluation import load_qrels, load_queries
+    from rag_core.evaluation.beir import load_qrels, load_queries
+    from rag_core.evaluation.evaluate import evaluate as measure
     from rag_core.retrieval.retriever import open_retriever
 
     config = load_config().config

@@ -9,8 +9,14 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from rag_core.chunking.rows import chunk_batches
 from rag_core.config import RagConfig, SourceConfig, SparkConfig
+from rag_core.engine.chunkers import chunker_of
+from rag_core.parsing.rows import SourceDefaults, document_batches
+from rag_core.parsing.sandbox import ParserProcess
+from rag_core.parsing.settings import ParseSettings
 from rag_core.sources.base import OBJECTS, SourceObject
+from rag_core.sources.factory import open_source
 from rag_core.stages.common import Progress, no_progress
 from rag_core.tables.change import StagedFile
 from rag_core.tables.delta import TableSlice
@@ -95,33 +101,24 @@ def objects_from(batch: pa.RecordBatch) -> list[SourceObject]:
 
 
 @lru_cache(maxsize=4)
-def _parser(settings_json: str, _pid: int) -> "object":
-    """Keep one parser process for each Python process: a Spark worker serves many tasks."""
-    from rag_core.parsing import ParserProcess, ParseSettings
-
-    return ParserProcess(ParseSettings.from_json(settings_json))
+def _parser(settings: ParseSettings, _pid: int) -> ParserProcess:
+    """Keep one parser child for each Python process: a Spark worker serves many tasks, and a fork must not share it."""
+    return ParserProcess(settings)
 
 
 def parse_items(items: Iterable[SourceObject], job: ParseJob) -> Iterator[pa.RecordBatch]:
     """Parse items in this process's parser child; batches are in schema DOCUMENTS and bounded in size."""
-    from rag_core.parsing import ParseSettings, document_batches
-    from rag_core.sources.factory import open_source
-
     settings = ParseSettings.of(job.config.parsing, job.source)
-    source = open_source(job.source)
     yield from document_batches(
         items,
-        read=source.read,
-        parser=_parser(settings.to_json(), os.getpid()),
-        source=job.source,
-        buckets=job.config.buckets_of(job.source),
+        read=open_source(job.source).read,
+        parser=_parser(settings, os.getpid()),
+        settings=settings,
+        defaults=SourceDefaults.of(job.source, job.config.buckets_of(job.source)),
         ingested_at=job.ingested_at,
     )
 
 
 def chunk_documents(batches: Iterable[pa.RecordBatch], job: ChunkJob) -> Iterator[pa.RecordBatch]:
     """Chunk batches of documents; batches are in schema CHUNKS and bounded in size."""
-    from rag_core.chunking import chunk_batches
-    from rag_core.engine.chunkers import chunker_of
-
     yield from chunk_batches(batches, lambda source: chunker_of(job.config, source))

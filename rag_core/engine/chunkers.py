@@ -1,12 +1,13 @@
 """The chunker of each source, made once per process from the configuration and the embedding model's tokenizer."""
 
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_core.chunking import Chunker, make_chunker
-from rag_core.config import RagConfig
+from rag_core.chunking.chunker import Chunker, make_chunker
+from rag_core.config import EmbeddingConfig, RagConfig
 from rag_core.embedding.model import resolve_model
 from rag_core.errors import ConfigError
 
@@ -32,7 +33,12 @@ def chunker_of(config: RagConfig, source_name: str) -> Chunker:
                 f"chunking.max_tokens of source {source_name} is {chunking.max_tokens}, but model {spec.name} reads "
                 f"{spec.max_content_tokens} tokens beside its special tokens and prefix; expected at most that"
             )
-        _CACHE[key] = make_chunker(chunking, spec.tokenizer_path, embed_sentences=lambda texts: _embed(config, texts))
+        _CACHE[key] = make_chunker(
+            chunking,
+            Path(spec.tokenizer_path),
+            embed_sentences=lambda texts: _embed(config, list(texts)),
+            model_fingerprint=spec.fingerprint,
+        )
     return _CACHE[key]
 
 
@@ -42,12 +48,12 @@ def chunker_fingerprints(config: RagConfig) -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _encoder(config: RagConfig) -> "Encoder":
+def _encoder(embedding_json: str) -> "Encoder":
     from rag_core.embedding.encoder import make_encoder
 
-    return make_encoder(config.embedding)
+    return make_encoder(EmbeddingConfig.model_validate_json(embedding_json))
 
 
 def _embed(config: RagConfig, sentences: list[str]) -> np.ndarray:
     """Embed sentences for the semantic strategy; the model is loaded at the first call."""
-    return _encoder(config).embed(sentences, "passage")
+    return _encoder(config.embedding.model_dump_json(exclude={"api_key"})).embed(sentences, "passage")

@@ -12,7 +12,9 @@ from rag_core.config import RagConfig
 from rag_core.embedding.model import resolve_model
 from rag_core.errors import FingerprintMismatchError, PermanentError
 from rag_core.index.client import IndexClient, connect
-from rag_core.retrieval.search import Hit, Mode, SearchFilters, search, search_documents
+from rag_core.retrieval.filters import SearchFilters
+from rag_core.retrieval.ranking import Mode
+from rag_core.retrieval.search import DocumentHit, Hit, search, search_documents
 from rag_core.stages.publication import Manifest, latest_manifest
 from rag_core.tables.store import Store
 
@@ -40,6 +42,11 @@ class Retriever:
         """Embed questions; (n, dim) float32, rows of unit length, in order."""
         return self.encoder.embed(list(questions), "query")
 
+    def embed_for_answer(self, texts: Sequence[str]) -> np.ndarray:
+        """Embed a question (first) and the sentences that may answer it; (n, dim) float32, in order."""
+        rest = self.encoder.embed(list(texts[1:]), "passage")
+        return np.concatenate([self.embed_queries(texts[:1]), rest])
+
     def search(
         self,
         question: str,
@@ -58,34 +65,31 @@ class Retriever:
             filters: What the chunks must satisfy.
             vector: (dim,) the question's embedding, when the caller has it already.
         """
-        if vector is None and mode != "bm25":
-            vector = self.embed_queries([question])[0]
-        return search(self._client, self.manifest.alias, **self._request(question, mode, top_k, filters, vector))
+        return search(self._client, self.manifest.alias, top_k=top_k, **self._request(question, mode, filters, vector))
 
     def search_documents(
         self,
         question: str,
         *,
         mode: Mode = "hybrid",
-        top_k: int = 100,
+        depth: int = 100,
         filters: SearchFilters | None = None,
         vector: np.ndarray | None = None,
-    ) -> list[Hit]:
-        """Return the best chunk of each of the best documents, best first."""
-        if vector is None and mode != "bm25":
-            vector = self.embed_queries([question])[0]
-        request = self._request(question, mode, top_k, filters, vector)
-        return search_documents(self._client, self.manifest.alias, **request)
+    ) -> list[DocumentHit]:
+        """Rank documents by their best chunk, best first."""
+        request = self._request(question, mode, filters, vector)
+        return search_documents(self._client, self.manifest.alias, depth=depth, **request)
 
     def _request(
-        self, question: str, mode: Mode, top_k: int, filters: SearchFilters | None, vector: np.ndarray | None
+        self, question: str, mode: Mode, filters: SearchFilters | None, vector: np.ndarray | None
     ) -> dict[str, Any]:
+        if vector is None and mode != "bm25":
+            vector = self.embed_queries([question])[0]
         return {
             "text": question,
             "vector": vector,
             "mode": mode,
-            "top_k": top_k,
-            "filters": filters or SearchFilters(),
+            "filters": filters,
             "search_params": self._search_params,
             "model_fingerprint": self.manifest.model_fingerprint,
         }

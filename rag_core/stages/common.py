@@ -27,7 +27,7 @@ def no_progress(_what: str, _done: int, _total: int) -> None:
     """Report progress to nobody."""
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Do nothing after the commit."""
 
 
@@ -68,7 +68,7 @@ class StageOutput:
     seconds: Mapping[str, float]
     totals: Mapping[str, Any] = field(default_factory=dict)
     examples: tuple[tuple[str, str, str], ...] = ()
-    after_commit: Callable[[], None] = _nothing
+    after_commit: Callable[[], None] = nothing
 
 
 def count_by_partition(table: pa.Table) -> dict[str, int]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from rag_core import ids
 from rag_core.config import RagConfig, SourceConfig
 from rag_core.engine.base import Engine, ParseJob
-from rag_core.parsing import PARSER_FINGERPRINT
+from rag_core.parsing.settings import ParseSettings, parser_fingerprint
 from rag_core.partitions import keys_by_source
 from rag_core.sources.base import SourceObject
 from rag_core.sources.diff import ObjectDiff, SeenObject, diff
@@ -84,7 +84,6 @@ def documents_change(
         "object_id",
         files=tuple(files),
         replaced=tuple(sorted(replaced)),
-        metadata={"parser_fingerprint": PARSER_FINGERPRINT},
     )
     totals = {
         "parsed": sum(c.new + c.changed for c in counts.values()),
@@ -121,7 +120,8 @@ def _diff_source(
             listing.append(item)
             listed[key] += 1
     known = {key: value for partition in keys for key, value in seen[partition].items()}
-    return _SourceWork(source_config, diff(listing, known, parser_fingerprint=PARSER_FINGERPRINT), listed, keys)
+    fingerprint = parser_fingerprint(ParseSettings.of(config.parsing, source_config))
+    return _SourceWork(source_config, diff(listing, known, parser_fingerprint=fingerprint), listed, keys)
 
 
 def _count(config: RagConfig, work: _SourceWork, counts: Mapping[str, Counts]) -> None:

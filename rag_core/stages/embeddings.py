@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rag_core.chunking import embedded_text
+from rag_core.chunking.model import embedded_text
 from rag_core.config import RagConfig
 from rag_core.embedding.cache import VectorCache
-from rag_core.embedding.manifest import write_manifest
+from rag_core.embedding.manifest import remove_manifest, write_manifest
 from rag_core.embedding.model import ModelSpec
 from rag_core.errors import TransientError
 from rag_core.schemas import EMBEDDINGS
-from rag_core.stages.common import Counts, StageOutput, anti_join, count_by_partition
+from rag_core.stages.common import Counts, StageOutput, anti_join, count_by_partition, nothing
 from rag_core.tables.change import TableChange, stage
 from rag_core.tables.delta import TableSlice, in_set
 
@@ -41,6 +41,7 @@ class EmbeddingPlan:
         missing: How many of them the cache does not hold.
         manifest: The worker's manifest; None when nothing is missing and no model needs to be called.
         seconds: Wall-clock time of planning.
+        run_id: Names the manifest's folder.
     """
 
     chunks: TableSlice
@@ -52,6 +53,7 @@ class EmbeddingPlan:
     missing: int
     manifest: str | None
     seconds: float
+    run_id: str
 
 
 def plan_embeddings(
@@ -78,7 +80,7 @@ def plan_embeddings(
     counts = _counts(current, wanted, todo, gone)
     return EmbeddingPlan(
         chunks, current, rows, tuple(replaced), counts, len(texts), len(missing), manifest,
-        time.perf_counter() - started,
+        time.perf_counter() - started, run_id,
     )  # fmt: skip
 
 
@@ -110,7 +112,8 @@ def embeddings_change(plan: EmbeddingPlan, spec: ModelSpec) -> StageOutput:
     )
     totals = {"embedded": plan.missing, "reused": plan.rows.num_rows - plan.missing, "rows": plan.rows.num_rows}
     seconds = {"plan": plan.seconds, "collect": time.perf_counter() - started}
-    return StageOutput(change, plan.counts, seconds, totals)
+    done = (lambda: remove_manifest(store, plan.run_id)) if plan.manifest else nothing
+    return StageOutput(change, plan.counts, seconds, totals, after_commit=done)
 
 
 def _rows(plan: EmbeddingPlan, spec: ModelSpec) -> Iterator[pa.RecordBatch]:
