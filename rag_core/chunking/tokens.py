@@ -99,7 +99,9 @@ class TokenCounter:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._added = [str(token["content"]) for token in settings.get("added_tokens", [])]
-        self._words = WordCache(self._tokenizer) if is_bert(settings) else None
+        self._words: WordCache | None = None
+        if is_bert(settings):
+            self._words = WordCache(self._tokenizer, lowercase=settings["normalizer"].get("lowercase") is True)
 
     def count(self, text: str) -> int:
         """Count the tokens of a text encoded alone."""

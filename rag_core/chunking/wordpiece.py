@@ -5,6 +5,7 @@ its neighbours. Natural text repeats its words: looking them up is several times
 """
 
 from collections.abc import Mapping
+from itertools import compress
 from typing import Any, Final
 
 import numpy as np
@@ -54,8 +55,13 @@ def is_boundary(character: str) -> bool:
 class WordCache:
     """Token offsets inside each word seen so far, as flat arrays; bounded, and emptied when full."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, *, lowercase: bool) -> None:
+        """Start empty; `lowercase` as in the tokenizer's normaliser."""
         self._tokenizer = tokenizer
+        self._lowercase = lowercase
+        # Words of the vocabulary are one token, and three new words in four are among them: no need to encode them.
+        vocabulary = tokenizer.get_vocab(with_added_tokens=False)
+        self._one_token = frozenset(word for word in vocabulary if word.isascii() and word.isalnum())
         self._reset()
 
     def _reset(self) -> None:
@@ -97,13 +103,18 @@ class WordCache:
         new = list(set(words).difference(self._ids))
         if not new:
             return
-        pairs = [encoding.offsets for encoding in self._tokenizer.encode_batch(new, add_special_tokens=False)]
-        offsets = np.fromiter((a for word in pairs for a, _ in word), dtype=np.int32)
-        ends = np.cumsum([len(word) for word in pairs], dtype=np.int64) + len(self._offsets)
+        lowered = [word.lower() for word in new] if self._lowercase else new
+        one = [word in self._one_token for word in lowered]
+        known = list(compress(new, one))
+        other = [word for word, is_one in zip(new, one, strict=True) if not is_one]
+        pairs = [encoding.offsets for encoding in self._tokenizer.encode_batch(other, add_special_tokens=False)]
+        starts = [0] * len(known) + [start for word in pairs for start, _ in word]
+        ends = np.cumsum([1] * len(known) + [len(word) for word in pairs], dtype=np.int64) + len(self._offsets)
+        new = known + other
         self._ids.update(zip(new, range(len(self._ids), len(self._ids) + len(new)), strict=True))
         self._chars += sum(map(len, new))
         self._first = np.concatenate((self._first, ends))
-        self._offsets = np.concatenate((self._offsets, offsets))
+        self._offsets = np.concatenate((self._offsets, np.array(starts, dtype=np.int32)))
 
 
 def _segment_end(text: str, start: int) -> int:
