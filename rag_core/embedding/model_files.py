@@ -3,8 +3,10 @@
 Reads JSON and a few blocks of the weights; never imports torch, so that any process may ask.
 """
 
+import hashlib
 import json
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,8 +14,7 @@ from rag_core import ids
 from rag_core.errors import ConfigError
 
 _UNLIMITED: Final = 1_000_000  # tokenizers write 1e30 for "no limit"
-_SAMPLES: Final = 64
-_SAMPLE_BYTES: Final = 4096
+_SAMPLE_BYTES: Final = 1024
 _CONFIG_FILES: Final = ("config.json", "modules.json", "tokenizer.json", "sentence_bert_config.json")
 _LEGACY_POOLING: Final = {
     "pooling_mode_cls_token": "cls",
@@ -101,12 +102,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def content_digest(folder: Path) -> str:
-    """Identify a model by content: its configuration and tokenizer whole, its weights by size, header and samples.
+    """Identify a model by content: its configuration and tokenizer whole, its weights by samples.
 
     Reading all weights (90 MB to several GB) at each start would cost seconds per process. The header alone would not
-    do: a fine-tuned copy has the same tensor names, shapes and file size. Training moves practically every weight, so
-    64 blocks of 4 KiB spread over each file tell two trainings apart; only a hand-made edit of a few weights does not
-    show, and such a model needs a new folder and `revision` anyway.
+    do: a fine-tuned copy has the same tensor names, shapes and file size. Nor would blocks spread evenly over the
+    file, which miss a model of which only one matrix was trained. So a block of every single tensor is read: training
+    a tensor changes practically all of it. Only an edit of a few numbers by hand goes unseen.
     """
     parts: list[str | bytes] = []
     for name in _CONFIG_FILES:
@@ -120,13 +121,30 @@ def content_digest(folder: Path) -> str:
 
 
 def _weight_samples(path: Path) -> list[bytes]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        samples = []
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        return _safetensors_samples(path)
+    if zipfile.is_zipfile(path):  # the format of torch.save: its directory has a checksum of every tensor
+        with zipfile.ZipFile(path) as archive:
+            return [f"{entry.filename} {entry.file_size} {entry.CRC}".encode() for entry in archive.infolist()]
+    with path.open("rb") as file:  # pickles of before torch 1.6
+        return [hashlib.file_digest(file, "blake2b").digest()]
+
+
+def _safetensors_samples(path: Path) -> list[bytes]:
+    """Return the header and a block from the middle of each tensor, in the order of the file.
+
+    Source: https://huggingface.co/docs/safetensors/index#format
+    """
+    try:
+        with path.open("rb") as file:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
-            samples.append(file.read(min(header_bytes, size)))
-        for sample in range(_SAMPLES):
-            file.seek(sample * max(0, size - _SAMPLE_BYTES) // (_SAMPLES - 1))
-            samples.append(file.read(_SAMPLE_BYTES))
-    return samples
+            header = file.read(min(header_bytes, path.stat().st_size))
+            spans = [entry["data_offsets"] for name, entry in json.loads(header).items() if name != "__metadata__"]
+            samples = [header]
+            for start, end in sorted(spans):
+                size = min(_SAMPLE_BYTES, end - start)
+                file.seek(8 + header_bytes + start + (end - start - size) // 2)
+                samples.append(file.read(size))
+            return samples
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"embedding.model: {path} is not a safetensors file ({error}); fetch it again") from error
