@@ -1,0 +1,1 @@
+"""Answers made from search hits: quoted and cited sentences, no language model."""
