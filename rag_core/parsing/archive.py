@@ -15,6 +15,10 @@ _HEADING_SHIFT: Final = 2
 _DAMAGED: Final = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
+class ArchiveLimitError(UnreadableError):
+    """A bound was passed; it counts for the whole object, not for one member."""
+
+
 class Budget:
     """Unpacked bytes and entries still allowed for one object, over all archives inside it."""
 
@@ -27,7 +31,7 @@ class Budget:
         """Count entries."""
         self._entries -= count
         if self._entries < 0:
-            raise UnreadableError(
+            raise ArchiveLimitError(
                 f"The archive has more than {self.limits.max_entries} entries. Unpack it, or raise "
                 "parsing.archive.max_entries."
             )
@@ -36,7 +40,7 @@ class Budget:
         """Count unpacked bytes."""
         self._bytes -= count
         if self._bytes < 0:
-            raise UnreadableError(
+            raise ArchiveLimitError(
                 f"The archive unpacks to more than {self.limits.max_total_bytes} bytes. Unpack it, or raise "
                 "parsing.archive.max_total_bytes."
             )
@@ -44,8 +48,8 @@ class Budget:
     def depth(self, depth: int) -> None:
         """Check how deep an archive lies inside others; the outermost is at depth 1."""
         if depth > self.limits.max_depth:
-            raise UnreadableError(
-                f"Archives are nested more than {self.limits.max_depth} deep. Unpack them, or raise "
+            raise ArchiveLimitError(
+                f"Archives or attachments are nested more than {self.limits.max_depth} deep. Unpack them, or raise "
                 "parsing.archive.max_depth."
             )
 

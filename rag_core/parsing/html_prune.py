@@ -92,7 +92,8 @@ def _drop(elements: Iterable[Any]) -> None:
 
 
 def _drop_contents(root: Any, contents: list[Any]) -> None:
-    outermost = [element for element in contents if not any(p in contents for p in element.iterancestors())]
+    marked = set(contents)
+    outermost = [element for element in contents if marked.isdisjoint(element.iterancestors())]
     if outermost and text_length(root) - sum(map(text_length, outermost)) >= _CONTENTS_ONLY_CHARS:
         _drop(outermost)
 
@@ -121,12 +122,12 @@ def prune(body: Any) -> list[Any]:
         The main part, then lists of related articles that stood outside of it.
     """
     reading = _reading_lists(body)
-    kept = {id(part) for element in reading for part in (element, *element.iterancestors(), *element.iter("*"))}
+    kept = {part for element in reading for part in (element, *element.iterancestors(), *element.iter("*"))}
     dropped: list[Any] = []
     contents: list[Any] = []
     for element in body.iter("*"):
         tag = element.tag
-        if element is body or id(element) in kept:
+        if element is body or element in kept:
             continue
         if tag in _TAGS:
             dropped.append(element)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from rag_core import ids
 from rag_core.parsing import text_formats as texts
-from rag_core.parsing.archive import Budget, MemberUnreadableError, zip_extract
+from rag_core.parsing.archive import ArchiveLimitError, Budget, MemberUnreadableError, zip_extract
 from rag_core.parsing.charset import decode
 from rag_core.parsing.language import detect_language
 from rag_core.parsing.mail import mail_extract
@@ -73,6 +73,7 @@ class _Input:
     member: str = ""
     external_id: str | None = None
     depth: int = 1
+    in_archive: bool = False
 
 
 def too_large(size: int, limit: int) -> str:
@@ -177,15 +178,9 @@ def _extract_text(text: str, mime: str, name: str) -> Extract:
 
 def _archived(part: _Input, name: str, data: bytes, settings: ParseSettings, budget: Budget) -> str:
     """Read a member of an archive to Markdown; mails inside bring their attachments along."""
-    inner = replace(part, data=data, name=PurePosixPath(name).name, member=name, depth=part.depth + 1)
-    try:
-        mime, _ = identify(data, name)
-    except UnreadableError:
-        mime = BINARY
+    inner = replace(part, data=data, name=PurePosixPath(name).name, member=name, depth=part.depth + 1, in_archive=True)
     documents = _parse_file(inner, settings, budget)
     if documents[0].status == "rejected":
-        if mime == ZIP:  # a bound inside an inner archive is a bound of the whole
-            raise UnreadableError(documents[0].reason or "")
         raise MemberUnreadableError(documents[0].reason or "")
     return "\n\n".join(document.text for document in documents if document.status == "ok")
 
@@ -248,6 +243,8 @@ def _guarded(
     try:
         return read()
     except UnreadableError as error:
+        if part.in_archive and isinstance(error, ArchiveLimitError):
+            raise
         reason = str(error)
         mime = error.mime or mime
     except MemoryError:
@@ -273,7 +270,7 @@ def _document(part: _Input, mime: str, **fields: object) -> ParsedDocument:
 
 
 def _rejected(part: _Input, mime: str, reason: str) -> ParsedDocument:
-    return _document(part, mime, title=_stem(part), status="rejected", reason=reason)
+    return _document(part, mime, title=_stem(part), status="rejected", reason=clean_line(reason))
 
 
 def _stem(part: _Input) -> str | None:

@@ -85,7 +85,7 @@ def _principals(record: dict[str, Any], name: str | None) -> tuple[str, ...] | N
         value = [value]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise UnreadableError(f"Field {name!r} is not a list of strings, so who may read it is unknown. Correct it.")
-    return tuple(sorted({item.strip() for item in value if item.strip()})) or None
+    return tuple(sorted({name for item in value if (name := clean_line(item))})) or None
 
 
 def read_record(data: bytes, settings: ParseSettings) -> Record:
@@ -101,7 +101,7 @@ def read_record(data: bytes, settings: ParseSettings) -> Record:
         body = without_title(body, title)
     text = "\n\n".join([*heading(1, title or ""), *([body] if body else [])])
     return Record(
-        external_id=_string(record, settings.id_field) or None,
+        external_id=clean_line(_string(record, settings.id_field)),
         title=title,
         text=text,
         modified_at=_time(record, settings.modified_at_field),
