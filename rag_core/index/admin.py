@@ -83,7 +83,7 @@ class CollectionAdmin:
                     lambda milvus: milvus.create_collection(
                         name,
                         schema=schema.milvus_schema(dim, wanted),
-                        properties={} if self.capabilities.users else schema.collection_properties(wanted),
+                        properties=schema.collection_properties(wanted) if self.capabilities.kind == "lite" else {},
                         timeout=self._connection.long_timeout_s,
                     ),
                 )
@@ -97,7 +97,7 @@ class CollectionAdmin:
     def _ensure_indexes(self, name: str) -> None:
         timeout = self._connection.long_timeout_s
         present = self._call(f"indexes of {name}", lambda milvus: milvus.list_indexes(name, timeout=timeout))
-        for field, params in schema.milvus_indexes(self.config, scalar=self.capabilities.users).items():
+        for field, params in schema.milvus_indexes(self.config, lite=self.capabilities.kind == "lite").items():
             if field not in present:
                 create = partial(_create_index, name=name, params=params, timeout=timeout)
                 self._call(f"making index {field} of {name}", create)

@@ -49,8 +49,19 @@ _INT64: Final = ("modified_at", "ordinal", "char_start", "char_end", "page", "co
 _FILTERED: Final = ("doc_id", "source", "mime", "access_label")
 FIELDS: Final = (*_VARCHAR, *_INT64)
 
-_ANALYZER: Final = {"tokenizer": "standard"}  # the one that every backend has, so that all of them rank alike
-_BM25: Final = {"bm25_k1": 1.2, "bm25_b": 0.75}  # Lucene's and Milvus's defaults; Lite's own k1 is 1.5
+# Lucene's English stop words without those that are often names or change the sense (it, no, not, will). They have the
+# longest posting lists, and with Lite's document frequencies per segment they disturb the ranking of rare words.
+_STOP_WORDS: Final = (
+    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "of", "on", "or", "such",
+    "that", "the", "their", "then", "there", "these", "they", "this", "to", "was", "with",
+)  # fmt: skip
+# Understood alike by every backend, so that all of them rank alike; Lite has no stemming.
+_ANALYZER: Final = {
+    "tokenizer": "standard",
+    "filter": ["lowercase", {"type": "stop", "stop_words": list(_STOP_WORDS)}],
+}
+# Measured on Cranfield in 8 partitions, nDCG@10 of BM25: k1 1.5 0.406, 1.2 0.402, k1 0.9 with b 0.4 0.385.
+_BM25: Final = {"bm25_k1": 1.5, "bm25_b": 0.75}
 _META: Final = "rag.meta"
 
 
@@ -134,25 +145,28 @@ def milvus_schema(dim: int, meta: CollectionMeta) -> "CollectionSchema":
     return schema
 
 
-def milvus_indexes(config: IndexConfig, *, scalar: bool) -> "dict[str, IndexParams]":
+def milvus_indexes(config: IndexConfig, *, lite: bool) -> "dict[str, IndexParams]":
     """Build the index parameters of each indexed field.
 
     Args:
         config: The `index` section.
-        scalar: Index filter fields too. Lite gains nothing from it (measured at 8,000 rows: 9.7 ms both ways).
+        lite: For Milvus Lite: filter fields get no index, which gains nothing there (measured at 8,000 rows: 9.7 ms
+            both ways).
     """
     from pymilvus import MilvusClient
 
-    def one(field: str, **settings: Any) -> "IndexParams":
-        params = MilvusClient.prepare_index_params()
-        params.add_index(field, **settings)
-        return params
+    def one(field: str, params: Mapping[str, Any] | None = None, **settings: Any) -> "IndexParams":
+        made = MilvusClient.prepare_index_params()
+        # pymilvus sends build parameters one by one, Lite reads them from one named `params` only, and without an error
+        # takes its defaults.
+        made.add_index(field, params={"params": params} if lite and params else params, **settings)
+        return made
 
     indexes = {
-        DENSE: one(DENSE, index_type=config.index_type, metric_type=config.metric, params=config.build_params),
-        SPARSE: one(SPARSE, index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=_BM25),
+        DENSE: one(DENSE, config.build_params, index_type=config.index_type, metric_type=config.metric),
+        SPARSE: one(SPARSE, _BM25, index_type="SPARSE_INVERTED_INDEX", metric_type="BM25"),
     }
-    if scalar:
+    if not lite:
         indexes |= {field: one(field, index_type="INVERTED") for field in _FILTERED}
         indexes["modified_at"] = one("modified_at", index_type="STL_SORT")
     return indexes

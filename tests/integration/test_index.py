@@ -160,6 +160,24 @@ def test_ensure_collection_completes_what_a_crash_left(client: IndexClient, coll
     assert find(client, collection, 2, "bm25")[0].chunk_id == chunk_id(2)
 
 
+def test_build_and_search_parameters_reach_lite(client: IndexClient, tmp_path: Path) -> None:
+    config = IndexConfig(uri=client.address, index_type="HNSW", build_params={"M": 2, "efConstruction": 4})
+    with connect(config, Store(str(tmp_path))) as other:
+        other.ensure_collection("hnsw", dim=DIM, model_fingerprint=MODEL)
+        described = other._connection.call("", lambda milvus: milvus.describe_index("hnsw", "dense"))
+        assert described["index_type"] == "HNSW"
+        assert described["params"] == {"M": 2, "efConstruction": 4}
+        other.ensure_partition("hnsw", PARTITION)
+        other.upsert("hnsw", PARTITION, rows(range(1000)))
+        other.flush("hnsw")
+        found = {}
+        for ef in (1, 1000):
+            hits = [find(other, "hnsw", n, "dense", search_params={"ef": ef}) for n in range(5000, 5020)]
+            found[ef] = [hit.chunk_id for some in hits for hit in some]
+        assert found[1] != found[1000]
+        other.drop_collection("hnsw")
+
+
 def test_alias_moves_in_one_step(client: IndexClient, filled: str, collection: str) -> None:
     client.upsert(collection, PARTITION, rows([5], "v2"))
     alias = f"a_{collection}"
