@@ -21,6 +21,12 @@ def test_every_text_once_within_the_budget_longest_first(lengths: np.ndarray, bu
     assert longest == sorted(longest, reverse=True)
 
 
+def test_few_texts_of_very_different_length_are_not_mostly_padding() -> None:
+    lengths = np.array([250, 240, 230, 220, 210] + [20] * 40)
+    batches = plan_batches(lengths, batch_tokens=4096, multiple=16)
+    assert [len(batch) for batch in batches] == [5, 40]
+
+
 @given(
     st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=40), min_size=1, max_size=20), st.sampled_from([1, 16])
 )
