@@ -53,7 +53,7 @@ def _load(target: str) -> Callable[..., Any]:
 def _warm_up() -> None:
     """Load what parsing needs before the memory limit is set, so that the limit is about documents."""
     importlib.import_module("kreuzberg")
-    importlib.import_module("lxml.html")
+    importlib.import_module("lxml.etree")
 
 
 def serve(target: str, parent: int) -> None:

@@ -33,8 +33,11 @@ def flatten_inline(root: Any) -> None:
 
     strange = {e.tag for e in root.iter("*") if ":" in e.tag or "}" in e.tag}
     for block in root.iter("span"):
-        if block.get("class") == "sig":
+        kind = block.get("class")
+        if kind == "sig":
             block.tag = "code"
+        elif kind == "classifier":  # the type of a parameter, set apart by the style sheet only
+            block.text = f" : {block.text or ''}"
     etree.strip_tags(root, *_FLATTENED.split(), *strange)
 
 

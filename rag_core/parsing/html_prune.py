@@ -1,7 +1,8 @@
 """Cutting a web page down to its content: navigation, boilerplate and permalink marks go, the main part stays.
 
-Rules look at tags, roles, and whole words of `class` and `id`, never at text statistics, so a page is cut the same way
-each time. Known generators: Sphinx, DocBook (PostgreSQL, AsciiDoc), MediaWiki, Docusaurus, MkDocs, the usual blogs.
+Rules look at tags, roles, and whole words of `class` and `id`; text is only weighed where a page has no such marks, for
+rows of links above its first heading and at its very end. Known generators: Sphinx, DocBook (PostgreSQL, AsciiDoc),
+MediaWiki, Docusaurus, MkDocs, javadoc, the usual blogs.
 """
 
 import re
@@ -25,7 +26,8 @@ _DROPPED_WORDS: Final = """
     share-buttons social-share sharedaddy social-links mw-editsection mw-jump-link mw-indicators catlinks printfooter
     navbox vertical-navbox sistersitebox noprint mw-navigation mw-footer mw-hidden-catlinks vector-header-container
     vector-column-start vector-page-toolbar vector-dropdown mw-portlet linenos lineno line-numbers linenodiv
-    copybtn copy-button sr-only visually-hidden screen-reader-text
+    navigationbar global-nav breadcrumb-nav footer boost_footer copyright-footer
+toplang bottomlang copybtn copy-button sr-only visually-hidden screen-reader-text
 """
 _CONTENTS_WORDS: Final = frozenset(
     {"toc", "contents", "local-toc", "table-of-contents", "tableofcontents", "vector-toc"}
@@ -45,6 +47,10 @@ _MAIN_SHARE: Final = 0.4  # a "main" element with less of the page's text is a t
 _PERMALINK_TEXT: Final = frozenset({"¶", "#", "§", "🔗", "\uf0c1", "Permalink", "[edit]", "[source]"})
 # A list of articles beside a post is what a reader would look for, and says so in its label; menus do not.
 _READING_LIST: Final = re.compile(r"(recent|latest|related|further|more) (posts?|articles?|stories|news|reading)", re.I)
+_MIN_BAR_LINKS: Final = 3
+_BAR_SHARE: Final = 0.8  # the rest are bars, arrows and dots between the links
+_MAX_BAR_CHARS: Final = 1_500
+_BAR_TAGS: Final = ("ul", "ol", "p", "div", "table", "tr", "center", "span")
 _HIDDEN_STYLE: Final = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
 
 
@@ -86,9 +92,18 @@ def _inside_content(element: Any) -> bool:
 
 
 def _drop(elements: Iterable[Any]) -> None:
+    """Take elements out of their tree; the text behind each stays."""
     for element in elements:
-        if element.getparent() is not None:
-            element.drop_tree()
+        parent = element.getparent()
+        if parent is None:
+            continue
+        if element.tail:
+            before = element.getprevious()
+            if before is not None:
+                before.tail = (before.tail or "") + element.tail
+            else:
+                parent.text = (parent.text or "") + element.tail
+        parent.remove(element)
 
 
 def _drop_contents(root: Any, contents: list[Any]) -> None:
@@ -107,6 +122,35 @@ def _main_part(body: Any) -> Any:
     return body
 
 
+def _is_link_bar(element: Any) -> bool:
+    """Tell a row or list of links with nothing between them but separators."""
+    if not isinstance(element.tag, str) or element.tag in {"pre", "dl"}:
+        return False
+    total = text_length(element)
+    if not total or total > _MAX_BAR_CHARS:
+        return False
+    links = [link for link in element.iter("a") if link.get("href")]
+    return len(links) >= _MIN_BAR_LINKS and sum(map(text_length, links)) >= _BAR_SHARE * total
+
+
+def _drop_link_bars(body: Any, kept: set[Any]) -> None:
+    heading = next(body.iter("h1", "h2", "h3"), None)
+    if heading is None:
+        return
+    bars: list[Any] = []
+    for ancestor in (heading, *heading.iterancestors()):
+        if ancestor is body:
+            break
+        for sibling in ancestor.itersiblings(preceding=True):
+            bars.extend(element for element in sibling.iter(*_BAR_TAGS) if _is_link_bar(element))
+    last = body
+    while len(last) and (last is body or not _is_link_bar(last)):
+        last = last[-1]
+    if _is_link_bar(last) and heading not in last.iter():
+        bars.append(last)
+    _drop(bar for bar in bars if bar not in kept)
+
+
 def _reading_lists(body: Any) -> list[Any]:
     labelled = body.xpath("//nav[@aria-label] | //aside[@aria-label]")
     return [element for element in labelled if _READING_LIST.search(element.get("aria-label"))]
@@ -116,7 +160,7 @@ def prune(body: Any) -> list[Any]:
     """Remove what is not content from a parsed page, in place, and return the elements that hold the content.
 
     Args:
-        body: An lxml.html element, the page's `body` or a fragment's root.
+        body: An lxml element, the page's `body` or a fragment's root.
 
     Returns:
         The main part, then lists of related articles that stood outside of it.
@@ -142,5 +186,6 @@ def prune(body: Any) -> list[Any]:
             contents.append(element)
     _drop(dropped)
     _drop_contents(body, [element for element in contents if element.getparent() is not None])
+    _drop_link_bars(body, kept)
     main = _main_part(body)
     return [main, *(element for element in reading if main not in (element, *element.iterancestors()))]

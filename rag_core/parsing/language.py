@@ -16,6 +16,7 @@ _SHORT: Final = dict(pair.split(":") for pair in _CODES.split())
 _SAMPLE_CHARS: Final = 4_000
 _SAMPLES: Final = 3  # a manual's first page is often a licence in English
 _MIN_LETTERS: Final = 40
+_MIN_LETTERS_SURE: Final = 500
 _MIN_LETTERS_WIDE: Final = 12  # scripts that write a word in one or two characters
 _NOISE: Final = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|[\w.+-]+@[\w-]+\.\S+|[|#>*_~=\-\d]+", re.DOTALL)
 _WIDE: Final = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
@@ -31,23 +32,29 @@ def _config() -> Any:
         use_cache=False,
         enable_quality_processing=False,
         output_format="plain",
-        language_detection=kreuzberg.LanguageDetectionConfig(enabled=True, min_confidence=0.5),
+        language_detection=kreuzberg.LanguageDetectionConfig(enabled=True, min_confidence=0.8),
         concurrency=kreuzberg.ConcurrencyConfig(max_threads=1),
     )
 
 
-def detect_language(text: str) -> str | None:
-    """Detect the language of a Markdown text from samples of it, code and addresses left out."""
+def detect_language(text: str, declared: str | None = None) -> str | None:
+    """Detect the language of a Markdown text from samples of it, code and addresses left out.
+
+    What the document declares counts where the text is short (a page of identifiers in English is easily taken for
+    French) or the detector is unsure; a long text outweighs it, because templates declare English for everything.
+    """
     step = max(_SAMPLE_CHARS, len(text) // _SAMPLES)
     parts = (text[start : start + _SAMPLE_CHARS] for start in range(0, min(len(text), step * _SAMPLES), step))
     sample = " ".join(_NOISE.sub(" ", "\n".join(parts)).split())
     letters = sum(map(str.isalpha, sample))
     if letters < (_MIN_LETTERS_WIDE if _WIDE.search(sample) else _MIN_LETTERS):
-        return None
+        return declared
     for script, share, language in _SCRIPTS:
         if len(script.findall(sample)) >= share * letters:
             return language
+    if declared and letters < _MIN_LETTERS_SURE:
+        return declared
     import kreuzberg
 
     found = kreuzberg.extract_bytes_sync(sample.encode(), "text/plain", _config()).detected_languages
-    return _SHORT.get(found[0]) if found else None
+    return _SHORT.get(found[0], declared) if found else declared

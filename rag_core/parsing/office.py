@@ -30,7 +30,7 @@ def metadata_time(value: Any) -> datetime | None:
 
 
 def _language(value: Any) -> str | None:
-    return value[:2].lower() if isinstance(value, str) and value[:2].isalpha() else None
+    return value[:2].lower() if isinstance(value, str) and value[:2].isascii() and value[:2].isalpha() else None
 
 
 def office_extract(data: bytes, mime: str) -> Extract:

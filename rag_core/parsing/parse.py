@@ -297,5 +297,5 @@ def _finish(part: _Input, mime: str, extract: Extract, *, named: bool, written: 
         modified_at=modified_at,
         text=text,
         page_starts=page_starts,
-        language=extract.language if mime in _TABLES else detect_language(text) or extract.language,
+        language=extract.language if mime in _TABLES else detect_language(text, extract.language),
     )

@@ -12,12 +12,13 @@ _SITE_NAME: Final = re.compile(r"\s+(?:[|–—·»]|-|::)\s+[^|–—·»]{2,60
 
 
 def _parse(text: str) -> Any:
-    from lxml import etree, html
+    from lxml import etree
 
-    parser = html.HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True, no_network=True)
+    # Not lxml.html: its element classes are looked up in Python, a sixth of the whole time.
+    parser = etree.HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True, no_network=True)
     try:
-        return html.document_fromstring(text.encode("utf-8", "replace"), parser=parser)
-    except etree.ParserError:  # nothing but comments and white space
+        return etree.fromstring(text.encode("utf-8", "replace"), parser)
+    except etree.XMLSyntaxError:  # nothing but comments and white space
         return None
 
 
@@ -47,4 +48,6 @@ def html_extract(text: str) -> Extract:
     for content in prune(body if body is not None else tree):
         flatten_inline(content)
         blocks.extend(MarkdownWriter().blocks(content))
-    return Extract(text="\n\n".join(blocks), title=title, language=declared if declared.isalpha() else None)
+    return Extract(
+        text="\n\n".join(blocks), title=title, language=declared if declared.isascii() and declared.isalpha() else None
+    )

@@ -102,3 +102,24 @@ def test_inline_xbrl_and_deep_nesting_are_read() -> None:
 def test_spans_cannot_blow_a_table_up() -> None:
     page = '<html><table><tr><td colspan="99999">a</td><td rowspan="99999">b</td></tr><tr><td>c</td></tr></table>'
     assert parse_one(page, "a.html").text == "| a | b |\n| --- | --- |\n| c |  |"
+
+
+def test_rows_of_links_above_the_first_heading_and_at_the_end_go() -> None:
+    bar = "<ul><li><a href='a'>Home</a> &gt;</li><li><a href='b'>Docs</a></li><li><a href='c'>Search</a></li></ul>"
+    index = "<ul><li><a href='1'>One</a></li><li><a href='2'>Two</a></li><li><a href='3'>Three</a></li></ul>"
+    page = (
+        f"<html><body><div>Small. Fast.{bar}</div><h1>Index</h1><p>All of it:</p>{index}<p>End.</p>{bar}</body></html>"
+    )
+    text = parse_one(page, "a.html").text
+    assert text == "Small. Fast.\n\n# Index\n\nAll of it:\n\n- One\n- Two\n- Three\n\nEnd."
+
+
+def test_lists_of_articles_are_kept_and_parameters_keep_their_types() -> None:
+    page = """<html lang="en"><body><aside><nav aria-label="Blog recent posts navigation"><ul>
+    <li><a href="1">How we parse</a></li><li><a href="2">Why ducks</a></li></ul></nav></aside>
+    <nav aria-label="Main"><a href="x">Menu</a></nav>
+    <main><h1>Post</h1>
+    <dl><dt><strong>x</strong><span class="classifier">array_like</span></dt></dl></main></body></html>"""
+    document = parse_one(page, "a.html")
+    assert document.text == "# Post\n\nx : array_like\n\n- How we parse\n- Why ducks"
+    assert document.language == "en"
