@@ -32,7 +32,7 @@ def plan_batches(lengths: np.ndarray, *, batch_tokens: int, multiple: int = 1) -
     batches, start = [], 0
     while start < len(order):
         width = padded_length(int(descending[start]), multiple)
-        alike = int(np.searchsorted(-descending, -_SHORTEST_SHARE * width, side="right")) - start
+        alike = int(np.searchsorted(-descending, -_SHORTEST_SHARE * descending[start], side="right")) - start
         rows = max(1, min(batch_tokens // width, max(alike, batch_tokens // _SMALLEST_SHARE // width)))
         batches.append(order[start : start + rows])
         start += rows
