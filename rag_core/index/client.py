@@ -28,6 +28,8 @@ _EVERY_ROW: Final = f'{schema.PRIMARY} != ""'
 def connect(config: IndexConfig, store: Store) -> Iterator["IndexClient"]:
     """Connect to the configured server, or to the local Milvus Lite server, which is started if need be.
 
+    A Milvus Lite that is configured by its address has no write lock here: its writers take turns by themselves.
+
     Raises:
         TransientError: The server cannot be reached or started.
         ConfigError: The server does not offer what the configuration asks, or refuses the login.

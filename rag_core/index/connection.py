@@ -46,7 +46,7 @@ class Connection:
         self._find_again = find_again
         self._lock = threading.Lock()
         self.address = uri
-        self._milvus = self._connect()
+        self._milvus = self._first_connection()
 
     @property
     def timeout_s(self) -> float:
@@ -61,7 +61,9 @@ class Connection:
     def capabilities(self) -> Capabilities:
         """Ask the server what it is, and look up what that can do."""
         version = self.call("version", lambda milvus: milvus.get_server_version(timeout=self.timeout_s))
-        details = self.call("server details", lambda milvus: milvus.get_server_version(detail=True))
+        details = self.call(
+            "server details", lambda milvus: milvus.get_server_version(timeout=self.timeout_s, detail=True)
+        )
         return capabilities(server_kind(version, details.get("deploy_mode", "")), parse_version(version))
 
     def call(
@@ -133,6 +135,18 @@ class Connection:
                 _LOGGER.warning("%s; trying again", error)
                 return
             failed.close()
+
+    def _first_connection(self) -> "MilvusClient":
+        deadline = time.monotonic() + self.timeout_s
+        while True:
+            try:
+                return self._connect()
+            except TransientError:
+                if self._find_again is None or time.monotonic() + _BACK_OFF_S > deadline:
+                    raise
+            # The local server was there a moment ago; it has been killed since.
+            time.sleep(_BACK_OFF_S)
+            self.address = self._find_again()
 
     def _connect(self) -> "MilvusClient":
         from grpc import RpcError

@@ -36,14 +36,13 @@ def port_open(port: int) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process exists."""
+    """Tell whether a process runs; one that ended and was not collected by its parent does not."""
+    import psutil
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 class Supervisor:

@@ -159,7 +159,7 @@ def milvus_indexes(config: IndexConfig, *, lite: bool) -> "dict[str, IndexParams
         made = MilvusClient.prepare_index_params()
         # pymilvus sends build parameters one by one, Lite reads them from one named `params` only, and without an error
         # takes its defaults.
-        made.add_index(field, params={"params": params} if lite and params else params, **settings)
+        made.add_index(field, index_name=field, params={"params": params} if lite and params else params, **settings)
         return made
 
     indexes = {

@@ -142,7 +142,8 @@ class _Sync:
                 self._on_progress("delete", self.result.deleted)
                 if number == 0:
                     crash_point("index.mid_delete")
-            if chunk_ids:
+            # A server limits how often a collection is flushed, and applies deletes without it.
+            if chunk_ids and self._client.capabilities.kind == "lite":
                 self._client.flush(self._collection)
         crash_point("index.after_delete")
 

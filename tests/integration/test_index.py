@@ -8,7 +8,6 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 import pytest
-from index_support import CONFIG, DIM, EPOCH, MODEL, PARTITION, chunk_id, doc_id, rows, vector, word
 
 from rag_core import ids
 from rag_core.config import IndexConfig
@@ -21,6 +20,7 @@ from rag_core.retrieval.filters import SearchFilters
 from rag_core.retrieval.ranking import Mode
 from rag_core.retrieval.search import Hit, search, search_documents
 from rag_core.tables.store import Store
+from tests.index_support import CONFIG, DIM, EPOCH, MODEL, PARTITION, chunk_id, doc_id, rows, vector, word
 
 pytestmark = pytest.mark.milvus
 OTHER_PARTITION = "handbook__01"

@@ -11,7 +11,6 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from index_support import CONFIG, DIM, MODEL, PARTITION, chunk_id, hashes, rows, sync_in_process, vector, word
 
 from rag_core.errors import TransientError
 from rag_core.index import lite_server
@@ -20,6 +19,7 @@ from rag_core.index.journal import SyncJournal
 from rag_core.index.sync import SyncResult, sync_partition
 from rag_core.retrieval.search import search
 from rag_core.tables.store import Store
+from tests.index_support import CONFIG, DIM, MODEL, PARTITION, chunk_id, hashes, rows, sync_in_process, vector, word
 
 pytestmark = pytest.mark.milvus
 REPO = Path(__file__).resolve().parents[2]

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from index_support import CONFIG, DIM, MODEL, PARTITION, rows
 
 from rag_core.errors import TransientError
 from rag_core.index import lite_server
 from rag_core.index.client import connect
 from rag_core.index.lite_files import LiteFiles, count_leases, is_locked
+from rag_core.index.lite_supervisor import alive
 from rag_core.tables.store import Store
+from tests.index_support import CONFIG, DIM, MODEL, PARTITION, rows
 
 pytestmark = pytest.mark.milvus
 REPO = Path(__file__).resolve().parents[2]
@@ -138,7 +139,7 @@ def test_killed_supervisor_takes_its_server_along(store: Store, files: LiteFiles
         again = lite_server.running(files)
         assert again is not None
         assert again.pid != info.pid
-        assert not Path(f"/proc/{info.pid}").exists()
+        wait_for(lambda: not alive(info.pid))
 
 
 def test_server_that_cannot_start_is_an_error_with_its_log(store: Store, files: LiteFiles) -> None:

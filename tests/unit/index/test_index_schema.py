@@ -5,7 +5,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from index_support import DIM, chunk_id, rows, vector
 
 from rag_core.config import IndexConfig
 from rag_core.index.schema import (
@@ -19,6 +18,7 @@ from rag_core.index.schema import (
     quoted,
     vectors_of,
 )
+from tests.index_support import DIM, chunk_id, rows, vector
 
 
 @given(st.text(), st.integers(0, 40))
