@@ -100,7 +100,7 @@ def make_encoder(config: EmbeddingConfig, spec: ModelSpec | None = None) -> Enco
 
         return OpenAIEncoder(spec, config)
     # Read once, when torch's thread pool starts. Threads that spin while they wait starve each other as soon as another
-    # process wants the cores (four times slower, measured); sleeping ones cost little when it does not.
+    # process wants the cores (see `rag_core.embedding.launch`).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from rag_core.embedding.torch_encoder import TorchEncoder
 

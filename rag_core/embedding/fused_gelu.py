@@ -1,7 +1,7 @@
 """Fuses the feed-forward layer's GELU into its matrix product on x86 CPUs: one pass over the largest activation.
 
-Stand-alone GELU in bf16 costs several times the product before it (7 ms against 1.4 ms for 3,200 x 384 x 1,536 on AMX);
-oneDNN computes it while the result is still in registers. The formula (erf) is the same.
+Stand-alone GELU took 19 % of MiniLM's forward pass in bf16 on a CPU with AMX; oneDNN computes it before the product's
+result leaves the cache. The formula (erf) is the same.
 """
 
 import logging

@@ -82,7 +82,7 @@ def resolve_model(config: EmbeddingConfig) -> ModelSpec:
     """Find the configured model and read what its files say, without loading it.
 
     The openai backend has no files: `dim` comes from the configuration, and tokens are counted with `tokenizer` or,
-    without one, with the built-in model's. That count is then an estimate (within some 20 % for English), so leave
+    without one, with the built-in model's. That count is then only an estimate, so leave
     room below the endpoint's limit or name its `tokenizer.json`.
 
     Raises:

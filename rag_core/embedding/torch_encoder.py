@@ -22,8 +22,8 @@ from rag_core.embedding.fused_gelu import fuse_gelu
 from rag_core.embedding.model import ModelSpec
 from rag_core.errors import ConfigError, PermanentError, TransientError
 
-# Activations of 4,096 tokens stay near the caches; larger batches were slower on CPU (MiniLM, bf16: 195 chunks/s at
-# 4,096, 185 at 8,192) and only take memory.
+# Activations of 4,096 tokens stay near the caches; larger batches were no faster on CPU (MiniLM, bf16, best of
+# two: 195 chunks/s at 4,096, 185 at 8,192) and take more memory.
 CPU_BATCH_TOKENS: Final = 4_096
 # Below this, trying half precision costs more than it can save; queries stay in fp32 and are never held up by it.
 CALIBRATE_FROM_TOKENS: Final = 8_192
