@@ -7,8 +7,10 @@ from pathlib import Path
 
 import dagster as dg
 
-# Backfill policies are marked beta in Dagster 1.13; the pinned version is what is tested, so the notice tells nobody anything.
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
+# Backfill policies and Pipes are marked beta or preview in Dagster 1.13; the pinned version is what is tested, so the
+# notices tell nobody anything.
+for _category in (dg.BetaWarning, dg.PreviewWarning):
+    warnings.filterwarnings("ignore", category=_category)
 
 from io_managers.delta import DeltaIOManager  # noqa: E402
 from rag_assets.jobs import build_jobs  # noqa: E402

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from rag_assets.instance import dagster_home
+from rag_assets.instance import PROCESS_TAG, dagster_home, fail_dead_runs, process_tag
 from rag_assets.jobs import BUILD_JOB, PUBLISH_JOB, STAGES
 from rag_core.config_loader import LoadedConfig
 from rag_core.errors import ConfigError
@@ -92,6 +92,7 @@ def run_pipeline(
     defs = build_defs(config_path=loaded.path)
     summary, started = RunSummary(), time.perf_counter()
     with dg.DagsterInstance.from_config(str(home)) as instance:
+        fail_dead_runs(instance)
         job = defs.resolve_job_def(f"build_{stage}" if stage else BUILD_JOB)
         for run in pack(chosen, keys, config.run.max_partitions_per_run):
             tags = {_RANGE_START: run[0], _RANGE_END: run[-1]}
@@ -119,7 +120,7 @@ def _execute(
     logging.getLogger("dagster").setLevel(level)
     result = job.execute_in_process(
         instance=instance,
-        tags=tags,
+        tags={**tags, PROCESS_TAG: process_tag()},
         raise_on_error=False,
         run_config={"loggers": {"console": {"config": {"log_level": level}}}},
     )

@@ -111,7 +111,9 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
             current = platform.slice("embeddings", context.partition_keys)
             plan = plan_embeddings(chunks, current, platform.config, spec, run_id=context.run_id)
             context.log.info(f"{plan.texts - plan.missing:,} of {plan.texts:,} texts are in the vector cache")
-            report = embedding_launcher.run(context, plan.manifest) if plan.manifest else {}
+            report = (
+                embedding_launcher.run(context, plan.manifest, progress_of(context)) if plan.manifest else {}
+            )
             output = embeddings_change(plan, spec)
             return materialize(
                 context,

@@ -23,7 +23,7 @@ DOCUMENTS: Final = pa.schema(
         _field("object_key", pa.string(), "key of the listed object inside its source"),
         _field("object_id", pa.string(), "doc_id of the object itself; documents of one object share it"),
         _field("member", pa.string(), "part inside the object (mail attachment); empty for the object itself"),
-        _field("external_id", pa.string(), "the source's own id (the _id of a JSONL record)", nullable=True),
+        _field("external_id", pa.string(), "the source's own id: the _id of a JSONL record, else the object's key", nullable=True),
         _field("uri", pa.string(), "where a person finds the document"),
         _field("title", pa.string(), "title, from metadata or the first heading", nullable=True),
         _field("mime", pa.string(), "media type, told from the content"),

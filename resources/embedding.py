@@ -1,14 +1,17 @@
 """The embedding worker, started as a Dagster Pipes job: a subprocess here, a GPU pod in production."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
 
 from rag_core.embedding.launch import worker_command, worker_env
 from rag_core.errors import PermanentError, TransientError
+from rag_core.stages.common import Progress
 from resources.platform import PlatformResource
 
-# Exit codes of the worker that tell the class of its failure (os.EX_TEMPFAIL is 75).
+# Exit code of the worker for a failure that another try cannot help.
 _EXIT_PERMANENT = 2
 
 
@@ -17,7 +20,7 @@ class EmbeddingLauncherResource(dg.ConfigurableResource):
 
     platform: dg.ResourceDependency[PlatformResource]
 
-    def run(self, context: dg.AssetExecutionContext, manifest: str) -> dict[str, Any]:
+    def run(self, context: dg.AssetExecutionContext, manifest: str, on_progress: Progress) -> dict[str, Any]:
         """Embed what the manifest lists.
 
         Returns:
@@ -27,16 +30,41 @@ class EmbeddingLauncherResource(dg.ConfigurableResource):
             PermanentError: Another try cannot help; the worker's last line says why.
             TransientError: It may; the texts that were finished are in the cache.
         """
-        client = dg.PipesSubprocessClient(env=worker_env(self.platform.config.embedding))
+        client = dg.PipesSubprocessClient(
+            env=worker_env(self.platform.config.embedding), message_reader=_ProgressReader(on_progress)
+        )
         try:
             invocation = client.run(
                 command=worker_command(manifest), context=context.op_execution_context, extras={"manifest": manifest}
             )
         except dg.DagsterPipesExecutionError as error:
             message = f"the embedding worker failed on {manifest}: {error}; its output is in the run's stderr"
-            raise (PermanentError if f"exit code {_EXIT_PERMANENT}" in str(error) else TransientError)(message) from error
+            permanent = str(error).endswith(f"code {_EXIT_PERMANENT}")
+            raise (PermanentError if permanent else TransientError)(message) from error
         report: dict[str, Any] = {}
         for message in invocation.get_custom_messages():
-            if isinstance(message, dict):
-                report.update(message)
+            report.update(message.get("embedding", {}))
         return report
+
+
+class _ProgressReader(dg.PipesTempFileMessageReader):
+    """Hands the worker's progress to a callback as it arrives; Dagster gives custom messages only at the end."""
+
+    def __init__(self, on_progress: Progress) -> None:
+        super().__init__()
+        self._on_progress = on_progress
+
+    @contextmanager
+    def read_messages(self, handler: Any) -> Iterator[dict[str, Any]]:
+        """Read messages, as the base class does, and look at each."""
+        handle = handler.handle_message
+
+        def look(message: Any) -> None:
+            payload = message["params"].get("payload") if message["method"] == "report_custom_message" else None
+            if isinstance(payload, dict) and "progress" in payload:
+                self._on_progress("tokens embedded", *payload["progress"])
+            handle(message)
+
+        handler.handle_message = look
+        with super().read_messages(handler) as params:
+            yield params

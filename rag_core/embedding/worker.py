@@ -26,6 +26,7 @@ from rag_core.errors import PermanentError, RagError, TransientError
 EXIT_PERMANENT: Final = 2
 EXIT_TRANSIENT: Final = 75
 _LOG_EVERY_S: Final = 5.0
+_PROGRESS_EVERY_S: Final = 1.0
 _PR_SET_PDEATHSIG: Final = 1
 _LOG: Final = logging.getLogger(__name__)
 
@@ -37,16 +38,22 @@ class _Reporter(Protocol):
 
 
 class _PipesReporter:
-    """Sends log lines and, at the end, one custom message `{"embedding": {...}}` to the orchestrator."""
+    """Sends log lines, about every second a custom message `{"progress": [done, total]}` in tokens, and at the end one
+    custom message `{"embedding": {...}}` to the orchestrator.
+    """
 
     def __init__(self, pipes: PipesContext) -> None:
         self._pipes = pipes
         self._next = time.monotonic() + _LOG_EVERY_S
+        self._next_progress = 0.0
 
     def info(self, message: str) -> None:
         self._pipes.log.info(message)
 
     def progress(self, progress: Progress) -> None:
+        if time.monotonic() >= self._next_progress:
+            self._next_progress = time.monotonic() + _PROGRESS_EVERY_S
+            self._pipes.report_custom_message({"progress": [progress.done_tokens, progress.todo_tokens]})
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _LOG_EVERY_S
             self.info(describe(progress))
@@ -116,7 +123,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.die_with_parent:
         die_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # Under Pipes the log goes to the orchestrator as messages; stderr is left to warnings.
+    level = logging.WARNING if PipesEnvVarParamsLoader().is_dagster_pipes_process() else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     try:
         with _reporter() as (reporter, extras), _classified():

@@ -56,7 +56,8 @@ def document_row(
         "object_key": item.key,
         "object_id": item.root_doc_id,
         "member": document.member,
-        "external_id": document.external_id,
+        # Judgements and callers name a file by its path in the source; an attachment answers for its mail.
+        "external_id": document.external_id or item.key,
         "uri": document.uri,
         "title": document.title,
         "mime": document.mime,
@@ -80,7 +81,7 @@ def document_row(
         row["text_hash"],
         document.title or "",
         document.uri,
-        document.external_id or "",
+        row["external_id"],
         document.mime,
         document.language or "",
         modified_at,

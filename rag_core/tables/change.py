@@ -232,9 +232,7 @@ def _commit_replace(change: TableChange, properties: CommitProperties) -> None:
     # Delta refuses new rows that the predicate does not cover, so it names the values that are only now added as well.
     added = _values(base.store, base.table, change.files, change.replace_column)
     values = _sql_in(change.replace_column, sorted(added.union(change.replaced)))
-    write_deltalake(
-        table, rows, mode="overwrite", predicate=f"{partitions} AND {values}", commit_properties=properties
-    )
+    write_deltalake(table, rows, mode="overwrite", predicate=f"{partitions} AND {values}", commit_properties=properties)
     remove_staged(base.store, base.table, change.files)
 
 

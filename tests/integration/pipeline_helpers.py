@@ -1,0 +1,107 @@
+"""Run the real command line in a store of its own, and read back what it left."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+
+from rag_assets.jobs import BUILD_JOB
+from rag_core.config import RagConfig
+from rag_core.config_loader import load_config
+from rag_core.index.client import connect
+from rag_core.index.lite_server import lite_files, stop
+from rag_core.stages.publication import latest_manifest
+from rag_core.tables.delta import TableSlice
+from rag_core.tables.store import Store
+
+
+@dataclass
+class Platform:
+    """A configuration and store in a folder."""
+
+    root: Path
+    sources: list[dict[str, Any]]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        content = {"store": {"root": "./data"}, "buckets": 2, "sources": self.sources, **self.settings}
+        self.config_path.write_text(yaml.safe_dump(content))
+
+    @property
+    def config_path(self) -> Path:
+        return self.root / "rag.yaml"
+
+    @property
+    def config(self) -> RagConfig:
+        return load_config(self.config_path).config
+
+    @property
+    def store(self) -> Store:
+        return Store(self.config.store.root)
+
+    def rag(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run `rag` as a user would, in a process of its own."""
+        env = {**os.environ, "RAG_CONFIG": str(self.config_path), **environment}
+        env.pop("DAGSTER_HOME", None)
+        command = [sys.executable, "-c", "from rag_assets.cli import main; main()", *arguments]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+    def run(self) -> dict[str, Any]:
+        """Run the pipeline and return its figures."""
+        done = self.rag("run", "--json")
+        assert done.returncode == 0, done.stderr
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
+
+    def tables(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Read what identifies the rows of every table, sorted."""
+        columns = {
+            "documents": ["doc_id", "doc_hash", "status"],
+            "chunks": ["chunk_id", "row_hash"],
+            "embeddings": ["chunk_id", "text_hash", "model_fingerprint"],
+            "index_partitions": ["collection", "chunk_id", "row_hash", "model_fingerprint"],
+        }
+        return {
+            name: sorted(tuple(row.values()) for row in TableSlice.newest(self.store, name).read(fields).to_pylist())
+            for name, fields in columns.items()
+        }
+
+    def vectors(self) -> dict[str, list[float]]:
+        """Read all vectors by chunk id."""
+        rows = TableSlice.newest(self.store, "embeddings").read(["chunk_id", "vector"]).to_pylist()
+        return {row["chunk_id"]: row["vector"] for row in rows}
+
+    def milvus(self) -> tuple[int, list[str]]:
+        """Ask Milvus for count(*) and for the listing of the published collection."""
+        manifest = latest_manifest(self.store)
+        assert manifest is not None
+        with connect(self.config.index, self.store) as client:
+            return client.count(manifest.collection), client.list_ids(manifest.collection)
+
+    def step_retries(self) -> int:
+        """Count the steps that the newest run of the pipeline tried again."""
+        with dg.DagsterInstance.from_config(str(self.root / "data" / "dagster")) as instance:
+            runs = instance.get_runs(dg.RunsFilter(job_name=BUILD_JOB), limit=1)
+            events = instance.all_logs(runs[0].run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
+            return len(events)
+
+    def stop(self) -> None:
+        """Stop the local Milvus server and remove everything."""
+        stop(lite_files(self.store))
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def search_json(platform: Platform, question: str, mode: str) -> list[dict[str, Any]]:
+    """Search as a user would."""
+    done = platform.rag("search", question, "--mode", mode, "--json")
+    assert done.returncode == 0, done.stderr
+    result: list[dict[str, Any]] = json.loads(done.stdout)
+    return result

@@ -1,0 +1,133 @@
+"""A run killed with SIGKILL anywhere, and run again, ends where a run that was never killed ends."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.integration.pipeline_helpers import Platform
+
+pytestmark = [pytest.mark.milvus, pytest.mark.slow]
+
+POINTS = (
+    *(f"{table}.{when}_commit" for table in ("documents", "chunks", "embeddings", "index_partitions")
+      for when in ("before", "after")),
+    "embeddings.worker.before_append",
+    "embeddings.worker.after_append",
+    "index.before_upsert",
+    "index.mid_upsert",
+    "index.after_upsert",
+    "index.after_flush",
+    "index.after_verify",
+    "index.mid_delete",
+    "index.after_delete",
+    "published_index.before_alias",
+)  # fmt: skip
+
+SETTINGS = {"index": {"write_batch": 5, "lite_idle_s": 600}}
+
+
+def write_state(folder: Path, state: str) -> None:
+    """Write one of two states of the corpus: some documents are the same, some differ, some exist in one only."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for number in range(14):
+        if number % 7 == {"A": 5, "B": 6}[state]:
+            continue
+        edition = state if number % 3 == 0 else ""
+        sections = [
+            f"## Section {part}\n\n" + f"Pump {number} {edition} valve {part} is opened by the operator. " * 40
+            for part in range(3)
+        ]
+        path = folder / f"doc{number:02d}.md"
+        path.write_text(f"# Manual {number} {edition}\n\n" + "\n\n".join(sections))
+        # The time of a file is part of its row; the two states must not depend on when they were written.
+        stamp = 1_700_000_000 + number + (1_000 if edition == "B" else 0)
+        os.utime(path, (stamp, stamp))
+
+
+class Crashing:
+    """A store whose runs are killed, and what clean runs of the two states look like."""
+
+    def __init__(self, root: Path) -> None:
+        self.corpus = root / "corpus"
+        sources = [{"name": "manuals", "kind": "files", "root": str(self.corpus)}]
+        self.platform = Platform(root / "crashed", sources, SETTINGS)
+        self.clean = {}
+        for state in "AB":
+            write_state(self.corpus, state)
+            clean = Platform(root / f"clean{state}", sources, SETTINGS)
+            clean.run()
+            self.clean[state] = (clean.tables(), clean.vectors(), clean.milvus())
+            clean.stop()
+        self.state = "A"
+
+    def change(self) -> None:
+        """Move the corpus to its other state."""
+        self.state = "B" if self.state == "A" else "A"
+        write_state(self.corpus, self.state)
+
+    def assert_like_clean_run(self) -> None:
+        tables, vectors, (count, listed) = self.clean[self.state]
+        assert self.platform.tables() == tables
+        own = self.platform.vectors()
+        assert own.keys() == vectors.keys()
+        # A vector's last bits depend on the batch it was computed in, and a resumed job batches anew.
+        cosines = [float(np.dot(own[name], vectors[name])) for name in vectors]
+        assert min(cosines) > 0.999
+        assert self.platform.milvus() == (count, listed)
+        assert count == len(listed) == len(set(listed)) == len(tables["index_partitions"])
+
+
+@pytest.fixture(scope="module")
+def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashing]:
+    prepared = Crashing(tmp_path_factory.mktemp("crash"))
+    yield prepared
+    prepared.platform.stop()
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_point(crashing: Crashing, point: str) -> None:
+    crashing.change()
+    if point.startswith("embeddings.worker"):
+        shutil.rmtree(crashing.platform.root / "data" / "tables" / "vectors", ignore_errors=True)
+    crashed = crashing.platform.rag("run", "--json", RAG_CRASH_AT=point)
+    if point.startswith("embeddings.worker"):
+        # Only the worker dies. The run tries the step again: in vain where the worker dies before its commit, and with
+        # nothing left to do where it dies after it.
+        assert crashed.returncode == (1 if point.endswith("before_append") else 0), crashed.stderr
+        assert crashing.platform.step_retries() > 0, f"{point} was not reached"
+    else:
+        assert crashed.returncode == -signal.SIGKILL, f"{point} was not reached: {crashed.returncode}\n{crashed.stderr}"
+    crashing.platform.run()
+    crashing.assert_like_clean_run()
+
+
+def test_killed_at_random_times(crashing: Crashing) -> None:
+    seed = random.randrange(1_000_000)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    for _ in range(3):
+        crashing.change()
+        environment = {**os.environ, "RAG_CONFIG": str(crashing.platform.config_path)}
+        run = subprocess.Popen([sys.executable, "-c", "from rag_assets.cli import main; main()", "run"], env=environment)
+        time.sleep(rng.uniform(1.0, 8.0))
+        run.kill()
+        run.wait()
+        crashing.platform.run()
+        crashing.assert_like_clean_run()
+
+
+def test_second_run_does_nothing(crashing: Crashing) -> None:
+    figures = crashing.platform.run()
+    assert {name: value for name, value in figures.items() if name != "seconds"} == dict.fromkeys(
+        ("parsed", "rejected", "chunks", "embedded", "reused", "upserted", "deleted", "commits"), 0
+    )
