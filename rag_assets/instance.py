@@ -15,6 +15,9 @@ _DAGSTER_YAML = """\
 # Written by rag on first use; yours to change. https://docs.dagster.io/deployment/oss/dagster-yaml
 telemetry:
   enabled: false
+nux:
+  # No pop-up that asks for an e-mail address.
+  enabled: false
 concurrency:
   pools:
     # Milvus Lite takes one writer at a time, and one embedding worker fills the machine.

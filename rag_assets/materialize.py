@@ -49,10 +49,10 @@ def materialize(
     digests = content_digests(current)
     rows = count_by_partition(current.read(["partition_key"]))
     for key, counts in output.counts.items():
-        context.add_asset_metadata(
-            {"dagster/row_count": rows.get(key, 0), "content_digest": digests[key], **_counts_metadata(counts)},
-            partition_key=key,
-        )
+        own: dict[str, Any] = {"dagster/row_count": rows.get(key, 0), "content_digest": digests[key]}
+        own |= _counts_metadata(counts)
+        own["preview"] = dg.MetadataValue.md(_preview(current.of(key), preview))
+        context.add_asset_metadata(own, partition_key=key)
     _log_summary(context, output, committed=result.committed)
     metadata: dict[str, Any] = {
         "committed": result.committed,
@@ -60,7 +60,6 @@ def materialize(
         "rows_written": result.rows_written,
         **{f"seconds_{step}": round(value, 3) for step, value in output.seconds.items()},
         **{f"run_{name}": value for name, value in output.totals.items()},
-        "preview": dg.MetadataValue.md(_preview(current, preview)),
         **({"rejected_examples": dg.MetadataValue.md(_rejected(output))} if output.examples else {}),
         **(extra or {}),
     }
@@ -92,9 +91,8 @@ def _log_summary(context: dg.AssetExecutionContext, output: StageOutput, *, comm
 
 
 def _preview(current: TableSlice, columns: tuple[str, ...]) -> str:
-    for batch in current.batches(columns, batch_rows=_PREVIEW_ROWS):
-        return markdown_table(columns, batch.slice(0, _PREVIEW_ROWS).to_pylist())
-    return "no rows"
+    rows = current.head(_PREVIEW_ROWS, columns).to_pylist()
+    return markdown_table(columns, rows) if rows else "no rows"
 
 
 def _rejected(output: StageOutput) -> str:

@@ -15,6 +15,8 @@ from rag_core.tables.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Look at the rows of a table.")
 
+_CELL_CHARS = 160
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 SourceName = Annotated[str | None, typer.Option("--source", help="Only this source.")]
 Contains = Annotated[str | None, typer.Option("--uri", help="Only documents whose uri contains this.")]
@@ -30,7 +32,8 @@ def status(json_output: Annotated[bool, typer.Option("--json", help="One JSON ob
     if json_output:
         print_json({"sources": rows, "published": None if manifest is None else manifest.__dict__})
         return
-    CONSOLE.print(table("sources", rows[0], [row.values() for row in rows]))
+    columns = [name.replace("_", " ") for name in rows[0]]
+    CONSOLE.print(table("sources", columns, [row.values() for row in rows]))
     if manifest is None:
         CONSOLE.print("\nnothing is published yet: rag run")
     else:
@@ -53,7 +56,8 @@ def documents(
     """Documents: where they are, what became of them, and why."""
     columns = ["source", "uri", "doc_id", "external_id", "status", "reason", "mime", "title", "language"]
     where = _where(source=source, uri=uri, status=status_is)
-    _show("documents", [*columns, *(["text"] if text else [])], where, limit, json_output)
+    shown = ["status", "title", "uri", "reason"] if not text else ["uri", "text"]
+    _show("documents", [*columns, *(["text"] if text else [])], shown, where, limit, json_output)
 
 
 @app.command("chunks")
@@ -67,7 +71,8 @@ def chunks(
     """Chunks: text, span, headings, page, tokens."""
     columns = ["chunk_id", "doc_id", "uri", "ordinal", "heading_path", "char_start", "char_end", "page",
                "token_count", "context", "text"]  # fmt: skip
-    _show("chunks", columns, _where(source=source, uri=uri, doc_id=doc_id), limit, json_output)
+    shown = ["uri", "ordinal", "heading_path", "page", "token_count", "text"]
+    _show("chunks", columns, shown, _where(source=source, uri=uri, doc_id=doc_id), limit, json_output)
 
 
 @app.command("embeddings")
@@ -81,7 +86,8 @@ def embeddings(
     """Embeddings: which text, by which model."""
     columns = ["partition_key", "chunk_id", "doc_id", "text_hash", "model_fingerprint"]
     where = _where(partition_key=partition, doc_id=doc_id)
-    _show("embeddings", [*columns, *(["vector"] if vectors else [])], where, limit, json_output)
+    shown = ["partition_key", "chunk_id", "text_hash", *(["vector"] if vectors else [])]
+    _show("embeddings", [*columns, *(["vector"] if vectors else [])], shown, where, limit, json_output)
 
 
 def _where(*, uri: str | None = None, **equal: str | None) -> pc.Expression | None:
@@ -94,22 +100,32 @@ def _where(*, uri: str | None = None, **equal: str | None) -> pc.Expression | No
     return where
 
 
-def _show(name: str, columns: list[str], where: pc.Expression | None, limit: int, json_output: bool) -> None:
-    store = Store(load_config().config.store.root)
-    rows = _rows(TableSlice.newest(store, name), columns, where, limit)
+def _show(
+    name: str, columns: list[str], shown: list[str], where: pc.Expression | None, limit: int, json_output: bool
+) -> None:
+    """Print every column for machines, and for people those that fit a line."""
+    rows = _rows(TableSlice.newest(Store(load_config().config.store.root), name), columns, where, limit)
     if json_output:
         print_json_lines(rows)
     else:
-        CONSOLE.print(table(name, columns, (row.values() for row in rows)))
+        CONSOLE.print(table(name, shown, ([_readable(row[column]) for column in shown] for row in rows)))
+
+
+def _readable(value: Any) -> Any:
+    """Shorten a value for a table: headings as a path, long texts to their beginning, local files without `file://`."""
+    if isinstance(value, list):
+        value = " > ".join(str(item) for item in value)
+    if not isinstance(value, str):
+        return value
+    text = " ".join(value.removeprefix("file://").split())
+    return text if len(text) <= _CELL_CHARS else text[: _CELL_CHARS - 1] + "…"
 
 
 def _rows(
     current: TableSlice, columns: list[str], where: pc.Expression | None, limit: int
 ) -> Iterator[dict[str, Any]]:
-    count = 0
+    if limit:
+        yield from current.head(limit, columns, where).to_pylist()
+        return
     for batch in current.batches(columns, where, batch_rows=1_024):
-        for row in batch.to_pylist():
-            yield row
-            count += 1
-            if count == limit:
-                return
+        yield from batch.to_pylist()

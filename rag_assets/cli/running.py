@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Annotated
 
 import typer
@@ -57,10 +57,13 @@ def dev(
     environment = {**os.environ, "DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "yes"}
     if loaded.path is not None:
         environment["RAG_CONFIG"] = str(loaded.path)
-    with lease(store, loaded.config.index) as uri:
+    index = loaded.config.index
+    with lease(store, index) if index.uri is None else nullcontext(index.uri) as uri:
         ERRORS.print(f"configuration {loaded.path}\nstore         {store.root}\nMilvus        {uri}", highlight=False)
         ERRORS.print(f"Dagster UI    http://127.0.0.1:{port}", highlight=False)
-        command = [sys.executable, "-m", "dagster", "dev", "-m", "definitions", "-h", "127.0.0.1", "-p", str(port)]
+        # `dg dev`, which supersedes `dagster dev`, wants a project of its own layout and a further package.
+        quiet = ["-W", "ignore:Function `dev_command` is superseded"]
+        command = [sys.executable, *quiet, "-m", "dagster", "dev", "-m", "definitions", "-h", "127.0.0.1", "-p", str(port)]
         try:
             sys.exit(subprocess.call(command, env=environment))
         except KeyboardInterrupt:
