@@ -1,6 +1,5 @@
 """Ranking chunk ids for one question: the checks before it, the requests to the index, and their fusion."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -8,7 +7,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from rag_core.errors import FingerprintMismatchError, PermanentError
-from rag_core.index import schema
+from rag_core.index import lexical, schema
 from rag_core.index.client import IndexClient
 from rag_core.index.publish import check_model, resolve
 from rag_core.retrieval.filters import SearchFilters
@@ -18,7 +17,6 @@ Mode = Literal["dense", "bm25", "hybrid"]
 
 MAX_LIMIT: Final = 16_384  # hits that a server returns for one request
 _QUERY_BYTES: Final = 8_192
-_WORD: Final = re.compile(r"\w")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class Ranker:
 
     client: IndexClient
     collection: str
-    query: str
+    terms: str
     vector: np.ndarray | None
     mode: Mode
     expression: str
@@ -80,7 +78,7 @@ class Ranker:
         return cls(
             client=client,
             collection=collection,
-            query=schema.fit(text, _QUERY_BYTES).replace("\x00", " "),
+            terms=lexical.query_terms(schema.fit(text, _QUERY_BYTES), ("en", *(filters.languages or ()))),
             vector=None if vector is None else np.ascontiguousarray(vector, dtype=np.float32),
             mode=mode,
             expression=filters.to_expression(),
@@ -106,7 +104,7 @@ class Ranker:
             rankings.append(self._ask(schema.DENSE, self.vector, depth))
         if self.mode != "dense":
             # A query without a word has no terms; backends differ in what they make of it.
-            rankings.append(self._ask(schema.SPARSE, self.query, depth) if _WORD.search(self.query) else [])
+            rankings.append(self._ask(schema.SPARSE, self.terms, depth) if self.terms else [])
         is_whole = all(len(ranking) < depth for ranking in rankings)
         return Ranking(rankings[0] if len(rankings) == 1 else _fused(rankings), is_whole)
 

@@ -19,7 +19,7 @@ _DEPTH_FACTOR: Final = 4
 _MIN_DEPTH: Final = 50  # nDCG@10 of hybrid on Cranfield: 0.457 at 10 candidates of each, 0.460 at 20, 0.469 from 50 on
 _SHOWN: Final = (
     "doc_id", "external_id", "uri", "title", "heading_path", "page", "char_start", "char_end", "ordinal", "text",
-    "context_chars", "source", "mime", "language", "modified_at",
+    "source", "mime", "language", "modified_at",
 )  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def _hit(row: Mapping[str, Any], score: float) -> Hit:
         char_end=row["char_end"],
         ordinal=row["ordinal"],
         score=score,
-        text=row["text"][row["context_chars"] :],
+        text=row["text"],
         source=row["source"],
         mime=row["mime"],
         language=row["language"] or None,

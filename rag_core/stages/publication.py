@@ -12,9 +12,9 @@ from rag_core import ids
 from rag_core.config import RagConfig
 from rag_core.embedding.model import ModelSpec
 from rag_core.faults import crash_point
+from rag_core.index import schema
 from rag_core.index.client import IndexClient
 from rag_core.index.publish import point_alias
-from rag_core.index.schema import SCHEMA_VERSION
 from rag_core.partitions import all_partition_keys
 from rag_core.schemas import PUBLISHED_INDEX
 from rag_core.stages.common import anti_join, count_by_partition
@@ -25,21 +25,17 @@ STAGE_TABLES = ("documents", "chunks", "embeddings", "index_partitions")
 
 
 def collection_name(config: RagConfig, spec: ModelSpec) -> str:
-    """Name the collection by all that makes two indexes incomparable: model, default chunking, index, schema.
+    """Name the collection by all that makes two indexes incomparable: model, default chunking, index, terms, schema.
 
     A source's own chunking is left out: it changes that source's rows in place and must not rebuild the others.
     """
-    identity = ids.fingerprint(
-        {
-            "model": spec.fingerprint,
-            "chunking": config.chunking.model_dump(),
-            "index_type": config.index.index_type,
-            "metric": config.index.metric,
-            "build_params": config.index.build_params,
-            "schema": SCHEMA_VERSION,
-        }
+    identity = schema.index_fingerprint(
+        config.index,
+        dim=spec.dim,
+        model_fingerprint=spec.fingerprint,
+        chunker_fingerprint=ids.fingerprint(config.chunking.model_dump()),
     )
-    return f"{config.index.alias}_{identity[:12]}"
+    return schema.collection_name(config.index.alias, identity)
 
 
 @dataclass(frozen=True)
