@@ -49,7 +49,7 @@ def watch(command: list[str], workspace: Workspace, label: str) -> tuple[str, fl
         SystemExit: It failed; the message ends with its last lines.
     """
     errors, printed = workspace.root / f"{label.replace(' ', '-')}.stderr", workspace.root / "stdout"
-    started, lines = time.perf_counter(), 0.0
+    started, line_at = time.perf_counter(), 0.0
     with errors.open("wb") as stderr, printed.open("wb") as stdout, _STATUS.status(label) as status:
         process = subprocess.Popen(
             command, cwd=REPO, env=environment(workspace.config), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
@@ -61,8 +61,8 @@ def watch(command: list[str], workspace: Workspace, label: str) -> tuple[str, fl
                     seconds = time.perf_counter() - started
                     text = _progress(label, seconds, sampler)
                     status.update(text)
-                    if not _STATUS.is_terminal and seconds - lines > _LINE_EVERY_S:
-                        lines = seconds
+                    if not _STATUS.is_terminal and seconds - line_at > _LINE_EVERY_S:
+                        line_at = seconds
                         _STATUS.print(text, highlight=False)
         finally:
             if process.poll() is None:
@@ -85,7 +85,7 @@ def rag_run(workspace: Workspace, label: str) -> dict[str, Any]:
     before = run_ids(workspace.dagster_home)
     command = [sys.executable, "-c", _RAG, "run", "--json"]
     output, seconds, sampler = watch(command, workspace, label)
-    stages = {
+    stages: dict[str, dict[str, Any]] = {
         name: {
             "seconds": round(times.seconds, 3),
             "steps": {step: round(value, 3) for step, value in times.steps.items()},
