@@ -9,8 +9,8 @@ from resources.platform import PlatformResource
 class DeltaIOManager(dg.ConfigurableIOManager):
     """Loads an upstream asset as a `TableSlice` of the run's partitions at the table's newest version.
 
-    Rows are committed by the asset's own step (`rag_assets.materialize`), since its data version is a digest of them; the
-    output that arrives here is the slice after the commit, and a slice of another table is refused.
+    Rows are committed by the asset's own step (`rag_assets.materialize`), since its data version is a digest of them;
+    the output that arrives here is the slice after the commit, and a slice of another table is refused.
     """
 
     platform: dg.ResourceDependency[PlatformResource]
@@ -20,9 +20,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         table = context.asset_key.path[-1]
         if obj.table != table:
             raise dg.DagsterInvariantViolationError(f"asset {table} handed over a slice of table {obj.table}")
-        context.add_output_metadata(
-            {"table_version": obj.version, "dagster/uri": self.platform.store.table_uri(table)}
-        )
+        context.add_output_metadata({"table_version": obj.version, "dagster/uri": self.platform.store.table_uri(table)})
 
     def load_input(self, context: dg.InputContext) -> TableSlice:
         """Return the upstream table, narrowed to the partitions of this run (all of them for unpartitioned assets)."""

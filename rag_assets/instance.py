@@ -63,7 +63,9 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
         tag = run.tags.get(PROCESS_TAG)
         if tag is None or not tag.startswith(f"{socket.gethostname()}:") or _is_alive(tag):
             continue
-        instance.report_run_failed(run, message="The process of this run is gone (killed, or the machine was restarted).")
+        instance.report_run_failed(
+            run, message="The process of this run is gone (killed, or the machine was restarted)."
+        )
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         closed.append(run.run_id)
     return closed

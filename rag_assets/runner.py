@@ -66,9 +66,7 @@ def pack(keys: Sequence[str], all_keys: Sequence[str], limit: int) -> list[tuple
     return [tuple(run) for run in runs]
 
 
-def run_pipeline(
-    loaded: LoadedConfig, *, sources: Iterable[str] | None = None, stage: str | None = None
-) -> RunSummary:
+def run_pipeline(loaded: LoadedConfig, *, sources: Iterable[str] | None = None, stage: str | None = None) -> RunSummary:
     """Materialize the partitioned assets of the sources, then publish.
 
     Args:

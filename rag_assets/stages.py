@@ -53,9 +53,7 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
         """
         with failures_by_class():
             current = platform.slice("documents", context.partition_keys)
-            output = documents_change(
-                current, platform.config, engine.engine(), on_progress=progress_of(context)
-            )
+            output = documents_change(current, platform.config, engine.engine(), on_progress=progress_of(context))
             return materialize(context, output, preview=("uri", "status", "title", "mime", "language"))
 
     @dg.asset(
@@ -111,9 +109,7 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
             current = platform.slice("embeddings", context.partition_keys)
             plan = plan_embeddings(chunks, current, platform.config, spec, run_id=context.run_id)
             context.log.info(f"{plan.texts - plan.missing:,} of {plan.texts:,} texts are in the vector cache")
-            report = (
-                embedding_launcher.run(context, plan.manifest, progress_of(context)) if plan.manifest else {}
-            )
+            report = embedding_launcher.run(context, plan.manifest, progress_of(context)) if plan.manifest else {}
             output = embeddings_change(plan, spec)
             return materialize(
                 context,

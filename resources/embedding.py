@@ -15,7 +15,7 @@ from resources.platform import PlatformResource
 _EXIT_PERMANENT = 2
 
 
-class EmbeddingLauncherResource(dg.ConfigurableResource):
+class EmbeddingLauncherResource(dg.ConfigurableResource["EmbeddingLauncherResource"]):
     """Runs the worker on a manifest and waits for it."""
 
     platform: dg.ResourceDependency[PlatformResource]
@@ -55,7 +55,7 @@ class _ProgressReader(dg.PipesTempFileMessageReader):
         self._on_progress = on_progress
 
     @contextmanager
-    def read_messages(self, handler: Any) -> Iterator[dict[str, Any]]:
+    def read_messages(self, handler: Any) -> Iterator[Any]:
         """Read messages, as the base class does, and look at each."""
         handle = handler.handle_message
 

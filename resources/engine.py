@@ -8,7 +8,7 @@ from rag_core.engine.in_process import InProcessEngine
 from resources.platform import PlatformResource
 
 
-class EngineResource(dg.ConfigurableResource):
+class EngineResource(dg.ConfigurableResource["EngineResource"]):
     """Makes the engine of the configuration; a Spark session starts at the first large change and ends with the run."""
 
     platform: dg.ResourceDependency[PlatformResource]

@@ -9,7 +9,7 @@ from rag_core.index.client import IndexClient, connect
 from resources.platform import PlatformResource
 
 
-class MilvusResource(dg.ConfigurableResource):
+class MilvusResource(dg.ConfigurableResource["MilvusResource"]):
     """Connects to the index of the configuration."""
 
     platform: dg.ResourceDependency[PlatformResource]

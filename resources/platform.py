@@ -1,5 +1,7 @@
 """The configuration and the store of this code location."""
 
+from pathlib import Path
+
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
@@ -9,7 +11,7 @@ from rag_core.tables.delta import TableSlice
 from rag_core.tables.store import Store
 
 
-class PlatformResource(dg.ConfigurableResource):
+class PlatformResource(dg.ConfigurableResource["PlatformResource"]):
     """`rag.yaml` and the store that it names."""
 
     config_path: str = Field(description="Path of rag.yaml, as resolved when the code location was loaded.")
@@ -20,7 +22,7 @@ class PlatformResource(dg.ConfigurableResource):
     def config(self) -> RagConfig:
         """The configuration, read once per process."""
         if self._config is None:
-            self._config = load_config(self.config_path or None, check_files=False).config
+            self._config = load_config(Path(self.config_path) if self.config_path else None, check_files=False).config
         return self._config
 
     @property

@@ -121,9 +121,7 @@ def _readable(value: Any) -> Any:
     return text if len(text) <= _CELL_CHARS else text[: _CELL_CHARS - 1] + "…"
 
 
-def _rows(
-    current: TableSlice, columns: list[str], where: pc.Expression | None, limit: int
-) -> Iterator[dict[str, Any]]:
+def _rows(current: TableSlice, columns: list[str], where: pc.Expression | None, limit: int) -> Iterator[dict[str, Any]]:
     if limit:
         yield from current.head(limit, columns, where).to_pylist()
         return

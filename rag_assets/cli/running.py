@@ -1,6 +1,8 @@
 """`rag run` and `rag dev`: everything that writes goes through the Dagster jobs."""
 
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -46,8 +48,6 @@ def dev(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI on 127.0.0.1.")] = 3000,
 ) -> None:
     """Start the Dagster UI and everything local that it needs; Ctrl-C stops all of it."""
-    import subprocess
-
     from rag_assets.instance import dagster_home
     from rag_core.index.lite_server import lease
 
@@ -63,11 +63,29 @@ def dev(
         ERRORS.print(f"Dagster UI    http://127.0.0.1:{port}", highlight=False)
         # `dg dev`, which supersedes `dagster dev`, wants a project of its own layout and a further package.
         quiet = ["-W", "ignore:Function `dev_command` is superseded"]
-        command = [sys.executable, *quiet, "-m", "dagster", "dev", "-m", "definitions", "-h", "127.0.0.1", "-p", str(port)]
-        try:
-            sys.exit(subprocess.call(command, env=environment))
-        except KeyboardInterrupt:
-            sys.exit(0)
+        command = [
+            sys.executable,
+            *quiet,
+            "-m",
+            "dagster",
+            "dev",
+            "-m",
+            "definitions",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+        ]
+        sys.exit(_until_stopped(command, environment))
+
+
+def _until_stopped(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command; SIGTERM and Ctrl-C are its to handle, and this process ends after it."""
+    child = subprocess.Popen(command, env=environment)
+    # Ctrl-C reaches the child by itself, as a member of the terminal's foreground group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))
+    return child.wait()
 
 
 @contextmanager

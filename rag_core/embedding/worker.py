@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.die_with_parent:
         die_with_parent()
     # Under Pipes the log goes to the orchestrator as messages; stderr is left to warnings.
-    level = logging.WARNING if PipesEnvVarParamsLoader().is_dagster_pipes_process() else logging.INFO
+    level = logging.WARNING if _under_pipes() else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     try:
@@ -157,9 +157,14 @@ def _encoder(manifest: WorkManifest) -> Encoder:
     return make_encoder(config.model_copy(update={"api_key": SecretStr(key)}) if key else config)
 
 
+def _under_pipes() -> bool:
+    """Whether an orchestrator started this process."""
+    return PipesEnvVarParamsLoader().is_dagster_pipes_process()  # type: ignore[no-untyped-call]
+
+
 @contextmanager
 def _reporter() -> Iterator[tuple[_Reporter, dict[str, Any]]]:
-    if not PipesEnvVarParamsLoader().is_dagster_pipes_process():  # type: ignore[no-untyped-call]
+    if not _under_pipes():
         yield _TerminalReporter(), {}
         return
     with open_dagster_pipes() as pipes:

@@ -1,1 +1,1 @@
-"""Where parsing and chunking run: in this process for small changes, on Spark for large ones, with the same functions."""
+"""Where parsing and chunking run: in this process for small changes, on Spark for large ones; the same functions."""

@@ -1,7 +1,7 @@
 """Spark's view of the store, through its Python Data Source API: readers of work and of tables, a writer that stages.
 
-The writer's tasks write Parquet files into the table's folder; its `commit` runs once on the driver and only then is the
-list of files left for the caller, who makes one Delta transaction of them. A failed Spark job leaves no list.
+The writer's tasks write Parquet files into the table's folder; its `commit` runs once on the driver and only then is
+the list of files left for the caller, who makes one Delta transaction of them. A failed Spark job leaves no list.
 Source: https://spark.apache.org/docs/latest/api/python/tutorial/sql/python_data_source.html
 """
 
@@ -87,7 +87,7 @@ class _ObjectsReader(DataSourceReader):
         with filesystem.open_input_file(self._input.path) as file:
             return [_Span(group) for group in range(pq.ParquetFile(file).num_row_groups)]
 
-    def read(self, partition: _Span) -> Iterator[pa.RecordBatch]:  # type: ignore[override]
+    def read(self, partition: _Span) -> Iterator[pa.RecordBatch]:
         filesystem, _ = self._input.store.filesystem()
         with filesystem.open_input_file(self._input.path) as file:
             yield from pq.ParquetFile(file).read_row_group(partition.value).cast(OBJECTS).to_batches()
@@ -118,7 +118,7 @@ class _DocumentsReader(DataSourceReader):
         # One task for each Dagster partition: a task reads only its own files, whatever wrote them.
         return [_Span(key) for key in self._input.documents.partition_keys or ()]
 
-    def read(self, partition: _Span) -> Iterator[pa.RecordBatch]:  # type: ignore[override]
+    def read(self, partition: _Span) -> Iterator[pa.RecordBatch]:
         filesystem, _ = self._input.documents.store.filesystem()
         wanted = pq.read_table(self._input.ids_path, filesystem=filesystem)["doc_id"].combine_chunks()
         documents = self._input.documents.of(partition.value)
@@ -156,12 +156,12 @@ class _StagedWriter(DataSourceArrowWriter):
                 writer.write(batch)
         return _TaskFiles([asdict(file) for file in writer.close()])
 
-    def commit(self, messages: list["_TaskFiles | None"]) -> None:  # type: ignore[override]
+    def commit(self, messages: list["_TaskFiles | None"]) -> None:
         listed = [file for message in messages if message is not None for file in message.files]
         filesystem, _ = self._store.filesystem()
         with filesystem.open_output_stream(self._files_path) as sink:
             sink.write(json.dumps(listed).encode())
 
-    def abort(self, messages: list["_TaskFiles | None"]) -> None:  # type: ignore[override]
+    def abort(self, messages: list["_TaskFiles | None"]) -> None:
         files = [StagedFile(**file) for message in messages if message is not None for file in message.files]
         remove_staged(self._store, self._table, files)

@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -137,7 +138,7 @@ def _start(config: SparkConfig) -> SparkSession:
     return session
 
 
-def _spark_schema(table: str) -> str | object:
+def _spark_schema(table: str) -> Any:
     return from_arrow_schema(SCHEMAS[table])
 
 

@@ -1,7 +1,7 @@
 """Index: make Milvus hold exactly the chunks that have a vector, partition by partition, and keep the ledger of it.
 
-The ledger says what Milvus was verified to hold. It is written last, so a crash leaves it behind Milvus, never ahead: the
-next run repeats the difference, and the final count finds what the ledger does not know.
+The ledger says what Milvus was verified to hold. It is written last, so a crash leaves it behind Milvus, never ahead:
+the next run repeats the difference, and the final count finds what the ledger does not know.
 """
 
 import time

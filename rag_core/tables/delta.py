@@ -94,14 +94,20 @@ class TableSlice:
         return partition if where is None else partition & where
 
     def head(self, rows: int, columns: Sequence[str], where: pc.Expression | None = None) -> pa.Table:
-        """Read the first rows that are found.
+        """Read the first rows that are found, row group by row group.
 
-        Use this and not the beginning of `batches`: a scan that is given up half-way leaves Arrow's threads behind, which
-        end the process with an abort.
+        Use this and not the beginning of `batches`: a scan that is given up half-way leaves Arrow's threads behind, and
+        they end the process with an abort.
         """
-        dataset = self.open().to_pyarrow_dataset()
-        scanner = dataset.scanner(columns=list(columns), filter=self._filter(where), use_threads=False)
-        return scanner.head(rows)
+        dataset, condition = self.open().to_pyarrow_dataset(), self._filter(where)
+        found = pa.schema([self.schema.field(name) for name in columns]).empty_table()
+        for fragment in dataset.get_fragments(condition):
+            for group in fragment.split_by_row_group(condition, schema=dataset.schema):
+                part = group.to_table(dataset.schema, columns=list(columns), filter=condition)
+                found = pa.concat_tables([found, part.cast(found.schema)])
+                if found.num_rows >= rows:
+                    return found.slice(0, rows)
+        return found
 
     def batches(
         self, columns: Sequence[str] | None = None, where: pc.Expression | None = None, *, batch_rows: int = 8_192

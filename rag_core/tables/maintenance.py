@@ -24,8 +24,8 @@ class Upkeep:
 def maintain(store: Store, tables: tuple[str, ...] = (*SCHEMAS, "vectors")) -> list[Upkeep]:
     """Compact, checkpoint and vacuum each table that exists.
 
-    Readers of older versions are safe: vacuum keeps what the table's own retention (seven days) still promises, and that
-    includes staged files of runs in progress.
+    Readers of older versions are safe: vacuum keeps what the table's own retention (seven days) still promises, and
+    that includes staged files of runs in progress.
     """
     done = []
     for name in tables:

@@ -113,7 +113,7 @@ def test_rows_keep_their_values(client: IndexClient, filled: str) -> None:
         "span": [row["char_start"], row["char_end"]],
         "ordinal": 0,
         "score": pytest.approx(2 / 61),
-        "text": row["text"],  # without the context that precedes it in the index
+        "text": row["text"],
         "source": "handbook",
         "mime": "text/markdown",
         "language": "en",
@@ -124,10 +124,11 @@ def test_rows_keep_their_values(client: IndexClient, filled: str) -> None:
 
 
 def test_long_values_are_cut_at_a_character(client: IndexClient, collection: str) -> None:
-    client.upsert(collection, PARTITION, rows([1], title="é" * 3000, text="wörd " * 20_000, context=""))
-    row = client.fetch(collection, PARTITION, [chunk_id(1)], ["title", "text"])[chunk_id(1)]
+    client.upsert(collection, PARTITION, rows([1], title="é" * 3000, text="wörd " * 20_000, context="", language="de"))
+    row = client.fetch(collection, PARTITION, [chunk_id(1)], ["title", "text", "terms"])[chunk_id(1)]
     assert row["title"] == "é" * 1024
     assert len(row["text"].encode()) <= 65_535
+    assert set(row["terms"].split()) == {"word"}
 
 
 @pytest.mark.parametrize("dim", [8, 32])
@@ -216,6 +217,39 @@ def test_bm25_prefers_rare_words_and_short_texts(client: IndexClient, collection
         assert len(hits) == 4
         assert all(hit.score > 0 for hit in hits)
         client.flush(collection)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "questions"),
+    [
+        (
+            "en",
+            "Employees may resign with a notice of four weeks.",
+            ["resigning employee", "notices", "a week's NOTICE"],
+        ),
+        (None, "To be, or not to be", ["to be or not to be", "be", "not"]),
+        ("de", "Die Kündigungsfristen für Häuser", ["Häuser", "hauser", "Kündigungsfristen"]),
+        ("zh", "员工可以提前四周辞职。", ["辞职", "如何辞职?", "周"]),
+        ("ja", "ﾀﾜｰは東京にあります", ["東京", "タワー"]),
+        ("ko", "직원은 4주 전에 사직할 수 있습니다", ["사직", "직원이"]),
+        ("hi", "हिन्दी में लिखा", ["हिन्दी"]),
+    ],
+)
+def test_bm25_finds_inflections_and_every_script(
+    client: IndexClient, collection: str, language: str | None, text: str, questions: list[str]
+) -> None:
+    client.upsert(collection, PARTITION, rows([1], text=text, context="", language=language))
+    client.upsert(collection, PARTITION, rows(range(2, 30), text="other words 今日", context=""))
+    for question in questions:
+        hits = search(client, collection, text=question, mode="bm25")
+        assert [hit.text for hit in hits] == [text], question
+
+
+def test_languages_asked_for_are_stemmed(client: IndexClient, collection: str) -> None:
+    client.upsert(collection, PARTITION, rows([1], text="Die Häuser am See", context="", language="de"))
+    assert search(client, collection, text="des Hauses", mode="bm25") == []
+    german = SearchFilters(languages=("de",))
+    assert len(search(client, collection, text="des Hauses", mode="bm25", filters=german)) == 1
 
 
 def test_dense_search_is_exact_on_flat(client: IndexClient, filled: str) -> None:
