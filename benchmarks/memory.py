@@ -29,7 +29,7 @@ _PATTERNS = (
     ("watch_orphans", "Dagster log capture"),
     ("/compute_logs/", "Dagster log capture"),
 )
-ROLES = (PIPELINE, "JVM", *(role for _, role in reversed(_PATTERNS)), _OTHER)
+ROLES = (PIPELINE, "JVM", *dict.fromkeys(role for _, role in reversed(_PATTERNS)), _OTHER)
 _USS_EVERY = 10
 _SHOWN_CHARS = 120
 MIB = 1024 * 1024

@@ -12,8 +12,7 @@ import yaml
 
 from rag_core.tables.store import Store
 
-_CHANGE = " The retention of this page was reviewed; its owner is the documentation team of the benchmark. "
-_PASSAGE = re.compile(rb"[^<>]+(?=</(?:p|pre|dd|li|td|div)>)")
+_CHANGE = b"The retention of this page was reviewed; its owner is the documentation team of the benchmark."
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,11 @@ class Workspace:
 
 
 def with_sentence(page: bytes) -> bytes:
-    """Add a sentence to the longest passage of a page, which no parser takes for navigation; to the end of a text."""
-    passages = [match.span() for match in _PASSAGE.finditer(page)]
-    at = max(passages, key=lambda span: span[1] - span[0])[1] if passages else len(page)
-    return page[:at] + _CHANGE.encode() + page[at:]
+    """Add a paragraph after the first heading of a page, where no parser takes it for navigation; to a text's end."""
+    heading = re.search(rb"</h[1-3]>", page)
+    if heading is None:
+        return page + b"\n\n" + _CHANGE
+    return page[: heading.end()] + b"<p>" + _CHANGE + b"</p>" + page[heading.end() :]
 
 
 def environment(config: Path) -> dict[str, str]:

@@ -33,6 +33,10 @@ def test_role_of_command(command: list[str], role: str) -> None:
     assert role in ROLES or role == "starting"
 
 
+def test_roles_are_listed_once() -> None:
+    assert len(set(ROLES)) == len(ROLES)
+
+
 def test_fork_that_has_not_started_its_program_is_not_counted() -> None:
     root = [PYTHON, "-c", "main()", "run", "--json"]
     assert role_of(root, root_command=root) == "starting"

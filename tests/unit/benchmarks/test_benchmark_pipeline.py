@@ -39,12 +39,11 @@ def test_verdict_needs_both_limits(seconds: float, rss_mib: int, good: bool) -> 
     assert report["peak_rss_bytes"] == {"pipeline": [300 * MIB, rss_mib * MIB]}
 
 
-def test_sentence_goes_into_the_longest_passage() -> None:
-    page = b"<body><p>Next</p><p>A long passage about retention.</p><p>Previous</p></body>"
-    changed = with_sentence(page)
-    assert b"about retention. The retention of this page" in changed
-    assert changed.endswith(b"</p><p>Previous</p></body>")
-    assert with_sentence(b"plain text").startswith(b"plain text The retention")
+def test_sentence_goes_after_the_first_heading() -> None:
+    changed = with_sentence(b"<body><p>Next</p><h1>Retention</h1><p>Kept for a year.</p></body>")
+    assert changed.startswith(b"<body><p>Next</p><h1>Retention</h1><p>The retention of this page")
+    assert changed.endswith(b"</p><p>Kept for a year.</p></body>")
+    assert with_sentence(b"plain text").startswith(b"plain text\n\nThe retention")
 
 
 def test_changed_document_leaves_the_linked_original(tmp_path: Any) -> None:
