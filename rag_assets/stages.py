@@ -81,7 +81,10 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
                 chunker_fingerprints(platform.config),
                 on_progress=progress_of(context),
             )
-            return materialize(context, output, preview=("title", "heading_path", "token_count", "text"))
+            result = materialize(context, output, preview=("title", "heading_path", "token_count", "text"))
+            # Embedding wants the memory and the cores; what Spark is needed for is done.
+            engine.release()
+            return result
 
     @dg.asset(
         partitions_def=partitions,

@@ -226,10 +226,10 @@ class SparkConfig(Section):
     remote: str | None = Field(default=None, description="Spark Connect URL; wins over master.")
     driver_memory: str = Field(default="1g", description="Heap of the local driver.")
     in_process_max_objects: int = Field(
-        default=256, ge=0, description="Changes up to this many objects run in the process itself, without a JVM."
+        default=2_048, ge=0, description="Changes up to this many objects run in the process itself, without a JVM."
     )
     in_process_max_bytes: int = Field(
-        default=32 * MIB, ge=0, description="Changes up to this many bytes run in the process itself."
+        default=64 * MIB, ge=0, description="Changes up to this many bytes run in the process itself."
     )
     conf: dict[str, str] = Field(default_factory=dict, description="Further Spark settings.")
 

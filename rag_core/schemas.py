@@ -23,7 +23,12 @@ DOCUMENTS: Final = pa.schema(
         _field("object_key", pa.string(), "key of the listed object inside its source"),
         _field("object_id", pa.string(), "doc_id of the object itself; documents of one object share it"),
         _field("member", pa.string(), "part inside the object (mail attachment); empty for the object itself"),
-        _field("external_id", pa.string(), "the source's own id: the _id of a JSONL record, else the object's key", nullable=True),
+        _field(
+            "external_id",
+            pa.string(),
+            "own id in the source: _id of a JSONL record, else the object's key",
+            nullable=True,
+        ),
         _field("uri", pa.string(), "where a person finds the document"),
         _field("title", pa.string(), "title, from metadata or the first heading", nullable=True),
         _field("mime", pa.string(), "media type, told from the content"),
@@ -134,6 +139,15 @@ PUBLISHED_INDEX: Final = pa.schema(
         _field("partitions", pa.int32(), "partitions in the collection"),
         _field("table_versions", pa.string(), "JSON object: Delta version of each table when published"),
         _field("verdict", pa.string(), "published, or why not"),
+    ]
+)
+
+TERM_STATISTICS: Final = pa.schema(
+    [
+        _field("term_id", pa.int64(), "key: dimension of the term in the sparse vectors"),
+        _field("chunks_with_term", pa.int64(), "counted chunks in which the term occurs"),
+        _field("chunks", pa.int64(), "chunks that were counted; the same in every row"),
+        _field("population", pa.int64(), "chunks that there were; the same in every row"),
     ]
 )
 

@@ -26,10 +26,14 @@ class EngineResource(dg.ConfigurableResource["EngineResource"]):
             self._engine = AutoEngine(InProcessEngine(), spark, self.platform.config.spark)
         return self._engine
 
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Stop Spark."""
+    def release(self) -> None:
+        """Stop Spark, if it was started; the next large change starts it again."""
         from rag_core.engine.spark import SparkEngine
 
         if isinstance(self._spark, SparkEngine):
             self._spark.close()
         self._engine = self._spark = None
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Stop Spark at the end of a run."""
+        self.release()

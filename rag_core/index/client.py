@@ -177,8 +177,8 @@ class IndexClient(CollectionAdmin):
 
         Args:
             collection: Its name.
-            field: `schema.DENSE` with a (dim,) float32 vector, or `schema.SPARSE` with a text.
-            query: The vector or text.
+            field: `schema.DENSE` with a (dim,) float32 vector, or `schema.SPARSE` with term id -> weight.
+            query: The vector.
             limit: Most hits to return, up to 16,384.
             fields: Fields of each hit.
             expression: Milvus filter; empty for all rows.
@@ -205,7 +205,7 @@ class IndexClient(CollectionAdmin):
             ),
             collection,
         )
-        # Lite gives BM25 scores with their sign turned round; they are never negative by definition.
+        # Lite gives sparse scores with their sign turned round; here they are never negative by definition.
         sign = abs if field == schema.SPARSE else float
         return [(sign(hit["distance"]), {**hit["entity"], schema.PRIMARY: hit[schema.PRIMARY]}) for hit in hits[0]]
 

@@ -1,6 +1,6 @@
 """The Milvus collection's schema, the rows that go into it, and the names made from its fingerprint.
 
-`text` is the chunk as a person reads it. `terms` is what BM25 indexes: the terms of context and text, from `lexical`.
+`text` is the chunk as a person reads it. `sparse` holds the BM25 weights of the terms of context and text.
 """
 
 import json
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from rag_core import ids
 from rag_core.chunking.model import embedded_text
 from rag_core.config import IndexConfig
-from rag_core.index import lexical
+from rag_core.index import bm25, lexical
 
 if TYPE_CHECKING:
     from pymilvus import CollectionSchema
@@ -27,7 +27,6 @@ PRIMARY: Final = "chunk_id"
 DENSE: Final = "dense"
 SPARSE: Final = "sparse"
 HEADING_SEPARATOR: Final = " > "
-_BM25_INPUT: Final = "terms"
 
 # VARCHAR fields and their limits: bytes of UTF-8 on a server, characters on Lite.
 _VARCHAR: Final[Mapping[str, int]] = {
@@ -42,7 +41,6 @@ _VARCHAR: Final[Mapping[str, int]] = {
     "external_id": 1_024,
     "heading_path": 4_096,
     "text": 65_535,
-    "terms": 65_535,
     "text_hash": 32,
     "row_hash": 32,
     "model_fingerprint": 64,
@@ -51,11 +49,8 @@ _INT64: Final = ("modified_at", "ordinal", "char_start", "char_end", "page")
 _FILTERED: Final = ("doc_id", "source", "mime", "access_label")
 FIELDS: Final = (*_VARCHAR, *_INT64)
 
-# Terms come prepared, and only have to be parted: Lite has no `whitespace`, and no filter but for stop words.
-_ANALYZER: Final = {"tokenizer": "standard"}
-# For collections without a training set: k1 between 1.2 and 2, b 0.75. nDCG@10 on Cranfield: k1 1.2 0.436, 1.5 0.438.
-# Source: Manning, Raghavan, Schuetze 2008, "Introduction to Information Retrieval", section 11.4.3.
-_BM25: Final = {"bm25_k1": 1.5, "bm25_b": 0.75}
+# Milvus takes no empty sparse vector; a chunk without a term gets this dimension, which no term and no question has.
+_NO_TERMS: Final = {0: 1.0}
 _META: Final = "rag.meta"
 
 
@@ -104,9 +99,8 @@ def index_fingerprint(config: IndexConfig, *, dim: int, model_fingerprint: str, 
             "index_type": config.index_type,
             "metric": config.metric,
             "build_params": config.build_params,
-            "analyzer": _ANALYZER,
             "terms": lexical.fingerprint_parts(),
-            "bm25": _BM25,
+            "bm25": bm25.fingerprint_parts(),
         }
     )
 
@@ -124,21 +118,15 @@ def partition_name(partition_key: str) -> str:
 
 def milvus_schema(dim: int, meta: CollectionMeta) -> "CollectionSchema":
     """Build the collection's schema."""
-    from pymilvus import DataType, Function, FunctionType, MilvusClient
+    from pymilvus import DataType, MilvusClient
 
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description=meta.to_json())
     for name, limit in _VARCHAR.items():
-        extra = {"enable_analyzer": True, "analyzer_params": _ANALYZER} if name == _BM25_INPUT else {}
-        schema.add_field(name, DataType.VARCHAR, max_length=limit, is_primary=name == PRIMARY, **extra)
+        schema.add_field(name, DataType.VARCHAR, max_length=limit, is_primary=name == PRIMARY)
     for name in _INT64:
         schema.add_field(name, DataType.INT64)
     schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=dim)
     schema.add_field(SPARSE, DataType.SPARSE_FLOAT_VECTOR)
-    schema.add_function(
-        Function(
-            name="bm25", function_type=FunctionType.BM25, input_field_names=[_BM25_INPUT], output_field_names=[SPARSE]
-        )
-    )
     return schema
 
 
@@ -161,7 +149,7 @@ def milvus_indexes(config: IndexConfig, *, lite: bool) -> "dict[str, IndexParams
 
     indexes = {
         DENSE: one(DENSE, config.build_params, index_type=config.index_type, metric_type=config.metric),
-        SPARSE: one(SPARSE, _BM25, index_type="SPARSE_INVERTED_INDEX", metric_type="BM25"),
+        SPARSE: one(SPARSE, index_type="SPARSE_INVERTED_INDEX", metric_type="IP"),
     }
     if not lite:
         indexes |= {field: one(field, index_type="INVERTED") for field in _FILTERED}
@@ -198,7 +186,7 @@ def milvus_rows(rows: pa.RecordBatch | pa.Table) -> Iterator[dict[str, Any]]:
 
     Yields:
         One row for each input row, in order. Unknown text is empty, unknown page and time are 0; title, uri and the
-        like are cut to their field's limit at a character boundary, terms between two of them.
+        like are cut to their field's limit at a character boundary.
     """
     vectors = vectors_of(rows)
     wanted = [name for name in rows.schema.names if name in FIELDS or name == "context"]
@@ -207,11 +195,11 @@ def milvus_rows(rows: pa.RecordBatch | pa.Table) -> Iterator[dict[str, Any]]:
     for number, vector in enumerate(vectors):
         chunk = {name: values[number] for name, values in columns.items()}
         embedded = embedded_text(chunk.pop("context") or "", chunk["text"])
-        chunk["terms"] = _whole_terms(lexical.index_terms(embedded, chunk.get("language")), _VARCHAR["terms"])
+        terms = lexical.index_terms(embedded, chunk.get("language")).split()
         chunk["heading_path"] = HEADING_SEPARATOR.join(chunk["heading_path"] or ())
         row: dict[str, Any] = {name: fit(chunk.get(name) or "", limit) for name, limit in _VARCHAR.items()}
         row |= {name: chunk.get(name) or 0 for name in _INT64}
-        row |= {"modified_at": times[number], DENSE: vector}
+        row |= {"modified_at": times[number], DENSE: vector, SPARSE: bm25.chunk_vector(terms) or _NO_TERMS}
         yield row
 
 
@@ -219,11 +207,6 @@ def fit(text: str, max_bytes: int) -> str:
     """Cut a text to at most max_bytes of UTF-8, at a character boundary."""
     data = text.encode("utf-8", "replace")
     return text if len(data) <= max_bytes else data[:max_bytes].decode("utf-8", "ignore")
-
-
-def _whole_terms(terms: str, max_bytes: int) -> str:
-    cut = fit(terms, max_bytes)
-    return cut if len(cut) == len(terms) else cut.rpartition(" ")[0]
 
 
 def quoted(value: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from rag_core.errors import FingerprintMismatchError, PermanentError
 from rag_core.index import lexical, schema
+from rag_core.index.bm25 import TermStatistics, question_vector
 from rag_core.index.client import IndexClient
 from rag_core.index.publish import check_model, resolve
 from rag_core.retrieval.filters import SearchFilters
@@ -43,7 +44,7 @@ class Ranker:
 
     client: IndexClient
     collection: str
-    terms: str
+    terms: Mapping[int, float]
     vector: np.ndarray | None
     mode: Mode
     expression: str
@@ -64,6 +65,7 @@ class Ranker:
         mode: Mode,
         filters: SearchFilters | None,
         search_params: Mapping[str, Any] | None,
+        statistics: TermStatistics | None,
         consistency: str,
     ) -> "Ranker":
         """Check a question against the collection; arguments and errors as in `search`."""
@@ -78,7 +80,7 @@ class Ranker:
         return cls(
             client=client,
             collection=collection,
-            terms=lexical.query_terms(schema.fit(text, _QUERY_BYTES), ("en", *(filters.languages or ()))),
+            terms=_weighed(text, filters, statistics) if mode != "dense" else {},
             vector=None if vector is None else np.ascontiguousarray(vector, dtype=np.float32),
             mode=mode,
             expression=filters.to_expression(),
@@ -103,7 +105,7 @@ class Ranker:
         if self.mode != "bm25":
             rankings.append(self._ask(schema.DENSE, self.vector, depth))
         if self.mode != "dense":
-            # A query without a word has no terms; backends differ in what they make of it.
+            # A question without a word has no terms; backends differ in what they make of it.
             rankings.append(self._ask(schema.SPARSE, self.terms, depth) if self.terms else [])
         is_whole = all(len(ranking) < depth for ranking in rankings)
         return Ranking(rankings[0] if len(rankings) == 1 else _fused(rankings), is_whole)
@@ -125,6 +127,12 @@ class Ranker:
             one = Candidate(row[schema.PRIMARY], row["doc_id"], row["external_id"], score)
             found.setdefault(one.chunk_id, one)
         return sorted(found.values(), key=lambda one: (-one.score, one.chunk_id))
+
+
+def _weighed(text: str, filters: SearchFilters, statistics: TermStatistics | None) -> dict[int, float]:
+    terms = lexical.query_terms(schema.fit(text, _QUERY_BYTES), ("en", *(filters.languages or ())))
+    # Without statistics every term weighs the same, which still finds what has most of them.
+    return question_vector(terms.split(), statistics or TermStatistics(0, {}))
 
 
 def _fused(rankings: Sequence[Sequence[Candidate]]) -> list[Candidate]:

@@ -11,10 +11,12 @@ import numpy as np
 from rag_core.config import RagConfig
 from rag_core.embedding.model import resolve_model
 from rag_core.errors import FingerprintMismatchError, PermanentError
+from rag_core.index.bm25 import TermStatistics
 from rag_core.index.client import IndexClient, connect
 from rag_core.retrieval.filters import SearchFilters
 from rag_core.retrieval.ranking import Mode
 from rag_core.retrieval.search import DocumentHit, Hit, search, search_documents
+from rag_core.stages import term_statistics
 from rag_core.stages.publication import Manifest, latest_manifest
 from rag_core.tables.store import Store
 
@@ -29,6 +31,7 @@ class Retriever:
         self._config = config
         self.manifest = manifest
         self._client = client
+        self._store = Store(config.store.root)
         self._search_params: dict[str, Any] = json.loads(manifest.search_params)
 
     @cached_property
@@ -37,6 +40,11 @@ class Retriever:
         from rag_core.embedding.encoder import make_encoder
 
         return make_encoder(self._config.embedding)
+
+    @cached_property
+    def statistics(self) -> TermStatistics:
+        """How rare terms are, as of the publication."""
+        return term_statistics.load(self._store, json.loads(self.manifest.table_versions)[term_statistics.TABLE])
 
     def embed_queries(self, questions: Sequence[str]) -> np.ndarray:
         """Embed questions; (n, dim) float32, rows of unit length, in order."""
@@ -91,6 +99,7 @@ class Retriever:
             "mode": mode,
             "filters": filters,
             "search_params": self._search_params,
+            "statistics": None if mode == "dense" else self.statistics,
             "model_fingerprint": self.manifest.model_fingerprint,
         }
 

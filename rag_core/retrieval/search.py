@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from rag_core.index import schema
+from rag_core.index.bm25 import TermStatistics
 from rag_core.index.client import STRONG, IndexClient
 from rag_core.retrieval.filters import SearchFilters
 from rag_core.retrieval.ranking import MAX_LIMIT, Mode, Ranker
@@ -81,6 +82,7 @@ def search(
     top_k: int = 10,
     filters: SearchFilters | None = None,
     search_params: Mapping[str, Any] | None = None,
+    statistics: TermStatistics | None = None,
     consistency: str = STRONG,
 ) -> list[Hit]:
     """Find the chunks that answer a question best.
@@ -95,6 +97,7 @@ def search(
         top_k: Most hits to return.
         filters: Restrictions.
         search_params: Of the dense index, such as ef.
+        statistics: How rare the terms are; without them all weigh the same. Not needed for dense.
         consistency: Milvus consistency level. Strong sees every acknowledged write and delete.
 
     Returns:
@@ -114,6 +117,7 @@ def search(
         mode=mode,
         filters=filters,
         search_params=search_params,
+        statistics=statistics,
         consistency=consistency,
     )
     # Candidates beyond top_k make equal scores at the cut rank alike, and give fusion something to fuse.
@@ -152,6 +156,7 @@ def search_documents(
     depth: int = 100,
     filters: SearchFilters | None = None,
     search_params: Mapping[str, Any] | None = None,
+    statistics: TermStatistics | None = None,
     consistency: str = STRONG,
 ) -> list[DocumentHit]:
     """Rank documents by their best chunk, for evaluation.
@@ -171,6 +176,7 @@ def search_documents(
         mode=mode,
         filters=filters,
         search_params=search_params,
+        statistics=statistics,
         consistency=consistency,
     )
     limit = min(max(_MIN_DEPTH, 2 * depth), MAX_LIMIT)

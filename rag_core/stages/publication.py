@@ -17,6 +17,7 @@ from rag_core.index.client import IndexClient
 from rag_core.index.publish import point_alias
 from rag_core.partitions import all_partition_keys
 from rag_core.schemas import PUBLISHED_INDEX
+from rag_core.stages import term_statistics
 from rag_core.stages.common import anti_join, count_by_partition
 from rag_core.tables.delta import TableSlice, ensure_table
 from rag_core.tables.store import Store
@@ -95,7 +96,8 @@ def publish(store: Store, config: RagConfig, spec: ModelSpec, client: IndexClien
     incomplete = incomplete_partitions(store, config, collection, spec.fingerprint)
     if incomplete:
         return Publication(None, False, incomplete, ensure_table(store, "published_index").version())
-    manifest = _manifest(store, config, spec, collection)
+    statistics_version = term_statistics.refresh(store, run_id=run_id)
+    manifest = _manifest(store, config, spec, collection, statistics_version)
     last = latest_manifest(store)
     changed = last is None or _identity(last) != _identity(manifest)
     if changed:
@@ -123,8 +125,9 @@ def _identity(manifest: Manifest) -> tuple[object, ...]:
     return tuple(value for name, value in values.items() if name != "published_at")
 
 
-def _manifest(store: Store, config: RagConfig, spec: ModelSpec, collection: str) -> Manifest:
+def _manifest(store: Store, config: RagConfig, spec: ModelSpec, collection: str, statistics_version: int) -> Manifest:
     versions = {name: ensure_table(store, name).version() for name in STAGE_TABLES}
+    versions[term_statistics.TABLE] = statistics_version
     ledger = TableSlice.newest(store, "index_partitions")
     return Manifest(
         collection=collection,

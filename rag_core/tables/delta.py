@@ -19,6 +19,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "embeddings": schemas.EMBEDDINGS,
     "index_partitions": schemas.INDEX_PARTITIONS,
     "published_index": schemas.PUBLISHED_INDEX,
+    "term_statistics": schemas.TERM_STATISTICS,
     "retrieval_eval": schemas.RETRIEVAL_EVAL,
 }
 """Every stored asset's table and its schema; the vector cache is a table of `rag_core.embedding.cache`."""

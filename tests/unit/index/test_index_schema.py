@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_core.config import IndexConfig
+from rag_core.index.bm25 import term_id
 from rag_core.index.schema import (
     CollectionMeta,
     collection_name,
@@ -42,9 +43,9 @@ def test_rows_for_milvus() -> None:
     plain, split = milvus_rows(rows([2, 3]))
     assert plain["chunk_id"] == chunk_id(2)
     assert plain["text"] == "Common words and word2v1 here."
-    assert plain["context_chars"] == 0
-    assert split["text"][split["context_chars"] :] == "Common words and word3v1 here."
-    assert split["text"][: split["context_chars"]].strip() == "| a | b |"
+    assert set(plain["sparse"]) == set(map(term_id, ["common", "word", "and", "word2v1", "here"]))
+    assert split["text"] == "Common words and word3v1 here."
+    assert set(split["sparse"]) == set(map(term_id, ["a", "b", "common", "word", "and", "word3v1", "here"]))
     assert plain["heading_path"] == "Part > Chapter 2"
     assert plain["modified_at"] == int(datetime(2026, 1, 3, tzinfo=UTC).timestamp() * 1000)
     assert plain["dense"].dtype == np.float32
@@ -56,6 +57,16 @@ def test_unknown_values_are_empty_or_zero() -> None:
     row = next(milvus_rows(table))
     assert [row[name] for name in ("title", "language", "external_id", "heading_path")] == [""] * 4
     assert (row["modified_at"], row["page"]) == (0, 0)
+
+
+def test_terms_follow_the_language() -> None:
+    row = next(milvus_rows(rows([1], text="Häuser", context="", language="de")))
+    assert set(row["sparse"]) == {term_id("haus"), term_id("hauser")}
+
+
+def test_chunk_without_terms_has_a_vector_that_no_question_meets() -> None:
+    row = next(milvus_rows(rows([1], text="--- !!", context="")))
+    assert row["sparse"] == {0: 1.0}
 
 
 def test_vectors_of_slices_and_variable_lists() -> None:
