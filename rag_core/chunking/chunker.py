@@ -35,8 +35,8 @@ class Chunker:
         """Cut a text into chunks, in order.
 
         Each chunk's text is the document's at its span; no chunk, encoded alone with its context, has more than
-        max_tokens; without overlap the spans are disjoint; together they hold every character that is not blank.
-        A blank text has no chunks.
+        max_tokens, unless a single character has; without overlap the spans are disjoint, with it each ends behind
+        the one before; together they hold every character that is not blank. A blank text has no chunks.
         """
         document = prepare(text, self.counter, self.limits)
         path = document.outline.path

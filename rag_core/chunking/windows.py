@@ -46,20 +46,32 @@ class Windows:
         self._headers: dict[int, tuple[str, int]] = {}  # of tables, by index
 
     def split(self, start: int, end: int) -> Iterator[Span]:
-        """Cut the text from start to end into spans, in order, that cover all of it but blank space."""
-        previous = -1
+        """Cut the text from start to end into spans, in order, that cover all of it but blank space.
+
+        Each span ends behind the one before: one that its overlap fills gives the overlap up.
+        """
+        previous = -1  # first character that the last span was the first to hold
         fresh = start  # first character that no span holds yet
         while (fresh := self._skip_blank(fresh, end)) < end:
-            context, context_tokens = self._context(fresh)
-            budget = self._limits.max_tokens - context_tokens
+            header = context, _ = self._context(fresh)
             begin = fresh
             if previous >= 0 and not context and self._layout.whole.at(fresh) < 0:
                 begin = self._overlap_start(fresh, previous + 1)
-            cut = self._cut(begin, fresh, end, budget, len(context))
-            span, cut = self._held(begin, fresh, cut, context, context_tokens)
+            span, cut = self._window(begin, fresh, end, header)
+            if span is None and begin < fresh:
+                span, cut = self._window(fresh, fresh, end, header)
             if span is not None:
                 yield span
-            previous, fresh = fresh, cut
+                previous = fresh
+            fresh = cut
+
+    def _window(self, begin: int, fresh: int, end: int, header: tuple[str, int]) -> tuple[Span | None, int]:
+        """Return the span from `begin` and its cut; None where it would hold nothing new."""
+        context, context_tokens = header
+        cut = self._cut(begin, fresh, end, self._limits.max_tokens - context_tokens, len(context))
+        if begin == fresh:
+            cut = max(cut, fresh + 1)  # one character may have more tokens than a chunk holds
+        return self._held(begin, fresh, cut, context, context_tokens)
 
     def _skip_blank(self, position: int, end: int) -> int:
         """Skip blank lines, and blanks inside a line; a line's own indentation stays."""
@@ -103,10 +115,10 @@ class Windows:
         word = _WORD_START.search(self._text, max(reach - 1, 0), fresh)
         if word:
             return word.end()
-        return reach if self._tokens.additive(reach) else fresh
+        return reach if self._tokens.additive(reach) and not self._text[reach].isspace() else fresh
 
     def _cut(self, begin: int, fresh: int, end: int, budget: int, context_chars: int) -> int:
-        """Return where the span from `begin` ends, after `fresh`, its first character that is new."""
+        """Return where the span from `begin` ends: after `fresh`, its first new character, if the tokens allow it."""
         tokens = self._tokens
         first, left = tokens.index(begin), tokens.count(begin, end)
         most = begin + self._limits.max_chars - context_chars
@@ -161,18 +173,20 @@ class Windows:
         return last + 1 if last >= 0 else ceiling
 
     def _held(self, begin: int, fresh: int, cut: int, context: str, context_tokens: int) -> tuple[Span | None, int]:
-        """Return the span without blank ends, short enough to hold the limit when encoded alone, and its cut."""
+        """Return the span without blank ends, short enough to hold the limit when encoded alone, and its cut.
+
+        None where nothing from `fresh` on remains of it but blanks.
+        """
         while True:
             last = begin + len(self._text[begin:cut].rstrip())
-            if last <= begin:
+            if last <= fresh:
                 return None, cut
             count = self._count(begin, last, context, context_tokens)
             excess = count - self._limits.max_tokens
             if excess <= 0 or (cut == fresh + 1 and begin == fresh):
                 return Span(begin, last, context, count), cut
             if cut == fresh + 1:
-                begin = fresh
-                continue
+                return None, cut
             target = self._tokens.position(max(self._tokens.index(cut) - excess, 0))
             if not fresh < target < cut:
                 target = fresh + (cut - fresh) // 2

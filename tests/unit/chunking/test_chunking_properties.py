@@ -1,17 +1,20 @@
 """What holds for every strategy, every tokenizer and any text."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from rag_core.chunking.chunker import Chunker, make_chunker
 from rag_core.config import ChunkingConfig
 
 STRATEGIES = ["markdown", "recursive", "fixed", "semantic"]
+EXAMPLES = int(os.environ.get("HYPOTHESIS_MAX_EXAMPLES", "40"))  # for each strategy and tokenizer
+TABLE = "| a | b |\n|---|---|\n" + "| cell one | cell two |\n" * 3
 
 PARTS = st.sampled_from(
     [
@@ -19,7 +22,7 @@ PARTS = st.sampled_from(
         "The quick brown fox jumps over the lazy dog. It barks! Does it? Yes, e.g. today.",
         "word " * 60, "One sentence of a paragraph. " * 12, "- item one\n- item two\n  more\n- item three",
         "```python\n# not a heading\nprint('x')\n\nprint('y')\n```", "```\n" + "line of code;\n" * 30 + "```",
-        "    indented\n    code", "| a | b |\n|---|---|\n" + "| cell one | cell two |\n" * 3,
+        "    indented\n    code", TABLE,
         "| a | b |\n|---|---|\n" + "| a cell of some words | another cell |\n" * 20,
         "日本語の文章は空白なしで書かれます。" * 8, "漢字" * 40, "カタカナノナガイコトバ" * 12,
         "x" * 700, "supercalifragilistic" * 9, "[SEP] [MASK]", "... --- ...", "\t\t\n   \n", "\x1c",
@@ -57,7 +60,9 @@ def plain(tokenizer_paths: dict[str, Path]) -> dict[str, Tokenizer]:
 @pytest.mark.parametrize("kind", ["bert", "bpe", "unigram"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @given(text=TEXTS, max_tokens=st.sampled_from([16, 40, 254]), overlap=st.sampled_from([0, 0, 8]))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(text=TABLE + " " + "漢字" * 40, max_tokens=16, overlap=8)  # the overlap left room for the indentation only
+@example(text="word " * 30 + "\n" + " " * 10 + "漢字" * 40, max_tokens=16, overlap=8)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_chunks_are_spans_that_cover_the_text_and_hold_the_limit(
     tokenizer_paths: dict[str, Path], plain: dict[str, Tokenizer], kind: str, strategy: str, text: str,
     max_tokens: int, overlap: int,
@@ -103,4 +108,18 @@ def test_a_huge_word_is_bounded_by_characters(tokenizer_paths: dict[str, Path], 
     text = "before " + "q" * 10_000 + " after"
     chunks = chunker(tokenizer_paths["bert"], strategy, 64).split(text)
     assert max(len(chunk.text) for chunk in chunks) <= 32 * 64
+    assert "".join(chunk.text for chunk in chunks).replace(" ", "") == text.replace(" ", "")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("overlap", [0, 8])
+def test_a_character_of_more_tokens_than_a_chunk_is_a_chunk(
+    tokenizer_paths: dict[str, Path], tmp_path: Path, strategy: str, overlap: int
+) -> None:
+    tokenizer = Tokenizer.from_file(str(tokenizer_paths["bpe"]))
+    tokenizer.normalizer = normalizers.NFKC()  # writes the ligature out: 18 characters
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    text = "before \ufdfa\ufdfa after"
+    chunks = chunker(tmp_path / "tokenizer.json", strategy, 16, overlap).split(text)
+    assert [chunk.text for chunk in chunks if chunk.token_count > 16] == ["\ufdfa", "\ufdfa"]
     assert "".join(chunk.text for chunk in chunks).replace(" ", "") == text.replace(" ", "")
