@@ -1,7 +1,7 @@
 """Terms of full-text search, made here and not by the backend's analyzer, so that every backend ranks alike.
 
-A term consists of letters and digits only, in lower case, and terms are parted by spaces: the `standard` tokenizer of
-Milvus Lite (Python's word characters) and that of a server (Unicode's letters and digits) leave them as they are.
+A term consists of letters and digits only, in lower case, and terms are parted by spaces. Milvus Lite has no stemming,
+and its tokenizer takes Chinese sentences for words and cuts words at combining marks.
 """
 
 import re
@@ -35,7 +35,7 @@ _STOP_WORDS: Final = """
 """
 _STOP: Final = frozenset(_STOP_WORDS.split())
 _MAX_CHARS: Final = 64  # of a word; what is longer is encoded data, and would fill the cache
-_CACHED_WORDS: Final = 131_072  # some 20 MB; Snowball in Python takes about 20 us a word
+_CACHED_WORDS: Final = 65_536  # some 25 MB in all; Snowball in Python takes about 20 us a word
 _MARKED: Final = (*range(0x300, 0x1F000), *range(0xE0100, 0xE01F0))  # where Unicode has combining marks
 _SOFT_HYPHEN: Final = "\u00ad"
 _ASCII_WORD: Final = re.compile(r"[a-z0-9]+")
@@ -54,8 +54,8 @@ def index_terms(text: str, language: str | None) -> str:
 
     Words become stems where Snowball has the language. Text in another language than English also keeps its words as
     they are, because a question does not tell its language. Scripts without spaces become characters and pairs of
-    adjacent characters. Accents and other marks go after stemming, which needs them: people leave them out when they
-    ask, and Lite's tokenizer would cut words at them.
+    adjacent characters. Accents and other marks go, because people leave them out when they ask; they go after
+    stemming, which needs them.
 
     Args:
         text: As people wrote it, any length.
@@ -103,15 +103,16 @@ def _normal(text: str) -> str:
         return text.lower()
     normal = unicodedata.normalize("NFKC", text.replace(_SOFT_HYPHEN, "")).lower()
     # A few letters are not composed any more in lower case. Underscores part words, but \w takes them for letters.
-    return unicodedata.normalize("NFKC", normal).replace("_", " ")
+    # Whether a capital sigma became a final one depended on what follows the word.
+    return unicodedata.normalize("NFKC", normal).replace("_", " ").replace("ς", "σ")
 
 
 def _runs(normal: str) -> list[str]:
     """Return the runs of letters, digits and their marks."""
     if normal.isascii():
         return _ASCII_WORD.findall(normal)
-    mark, marked_word = _mark_patterns()
-    return (marked_word if mark.search(normal) else _WORD).findall(normal)
+    has_marks = any(map(_is_mark, set(normal)))
+    return (_marked_word() if has_marks else _WORD).findall(normal)
 
 
 def _words(normal: str) -> Iterator[tuple[str, bool]]:
@@ -125,11 +126,14 @@ def _words(normal: str) -> Iterator[tuple[str, bool]]:
                 yield part[:_MAX_CHARS], False
 
 
+def _is_mark(character: str) -> bool:
+    return character >= "\u0300" and unicodedata.category(character)[0] == "M"
+
+
 @cache
-def _mark_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Match a combining mark, for which `re` has no class; match a word with such, four times slower than without."""
-    marks = "".join(filter(lambda character: unicodedata.category(character)[0] == "M", map(chr, _MARKED)))
-    return re.compile(f"[{marks}]"), re.compile(rf"\w[\w{marks}]*")
+def _marked_word() -> re.Pattern[str]:
+    """Match a word with combining marks, for which `re` has no class; five times slower than without."""
+    return re.compile(rf"\w[\w{''.join(filter(_is_mark, map(chr, _MARKED)))}]*")
 
 
 @lru_cache(_CACHED_WORDS)

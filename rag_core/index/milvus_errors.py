@@ -19,7 +19,8 @@ def quiet_pymilvus() -> None:
 
     Its query iterator also warns at every use on Milvus Lite, which has no time stamps to give.
     """
-    logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)
+    for module in ("decorators", "client.connection_manager"):
+        logging.getLogger(f"pymilvus.{module}").setLevel(logging.CRITICAL)
     logging.getLogger("pymilvus.client.iterator.query_iterator").setLevel(logging.ERROR)
 
 

@@ -16,8 +16,9 @@ from rag_core.index import lite_server
 from rag_core.index.client import connect
 from rag_core.index.lite_files import LiteFiles, count_leases, is_locked
 from rag_core.index.lite_supervisor import alive
+from rag_core.retrieval.search import search
 from rag_core.tables.store import Store
-from tests.index_support import CONFIG, DIM, MODEL, PARTITION, rows
+from tests.index_support import CONFIG, DIM, MODEL, PARTITION, chunk_id, rows, vector, word
 
 pytestmark = pytest.mark.milvus
 REPO = Path(__file__).resolve().parents[2]
@@ -41,6 +42,14 @@ def wait_for(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "condition not met in time"
         time.sleep(0.02)
+
+
+def restart(files: LiteFiles) -> None:
+    """Kill the server, and wait until its supervisor has started it again on its port."""
+    before = lite_server.running(files)
+    assert before is not None
+    os.kill(before.pid, signal.SIGKILL)
+    wait_for(lambda: (after := lite_server.running(files)) is not None and after.pid != before.pid)
 
 
 @contextmanager
@@ -98,6 +107,28 @@ def test_killed_server_comes_back_under_a_connected_client_with_its_rows(store: 
         after = lite_server.running(files)
         assert after is not None
         assert (after.port, after.pid == before.pid) == (before.port, False)
+
+
+@pytest.mark.parametrize("by_address", [False, True])
+def test_server_restarted_between_calls_goes_unnoticed(store: Store, files: LiteFiles, by_address: bool) -> None:
+    with lite_server.lease(store, CONFIG) as uri:
+        config = CONFIG.model_copy(update={"uri": uri}) if by_address else CONFIG
+        with connect(config, store) as client:
+            client.ensure_collection("c", dim=DIM, model_fingerprint=MODEL)
+            client.ensure_partition("c", PARTITION)
+            client.upsert("c", PARTITION, rows(range(20)))
+            client.set_alias("a", "c")
+            question = {"text": word(3), "vector": vector(3), "model_fingerprint": MODEL}
+            calls: list[Callable[[], object]] = [
+                lambda: search(client, "a", **question)[0].chunk_id == chunk_id(3),
+                lambda: len(client.list_ids("c")) == 20,
+                lambda: client.upsert("c", PARTITION, rows([20, 21])) == 2,
+                lambda: client.delete("c", PARTITION, [chunk_id(20)]) is None,
+                lambda: client.count("c", PARTITION) == 21,
+            ]
+            for number, call in enumerate(calls[:3] if by_address else calls):  # too many deaths are not mended
+                restart(files) if by_address else lite_server.stop(files)
+                assert call(), number
 
 
 def test_clean_stop_and_idle_stop_keep_the_rows(store: Store, files: LiteFiles) -> None:
