@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RAG := $(VENV)/bin/rag
 STAMP := $(VENV)/.installed
-QUESTION ?= How much can I be reimbursed for lodging when I travel?
+QUESTION ?= How quickly must I report a security incident?
 
 export DAGSTER_DISABLE_TELEMETRY := yes
 export RAG_CONFIG ?= $(CURDIR)/rag.yaml

@@ -12,6 +12,7 @@ import dagster as dg
 from rag_assets.instance import PROCESS_TAG, dagster_home, fail_dead_runs, process_tag
 from rag_assets.jobs import BUILD_JOB, PUBLISH_JOB, STAGES
 from rag_core.config_loader import LoadedConfig
+from rag_core.embedding.manifest import remove_manifest
 from rag_core.errors import ConfigError
 from rag_core.partitions import all_partition_keys, source_of
 from rag_core.tables.store import Store
@@ -40,13 +41,14 @@ class RunSummary:
     reused: int = 0
     upserted: int = 0
     deleted: int = 0
+    repaired: int = 0
     commits: int = 0
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures, in the order of the pipeline."""
-        names = ("parsed", "rejected", "chunks", "embedded", "reused", "upserted", "deleted", "commits")
+        names = ("parsed", "rejected", "chunks", "embedded", "reused", "upserted", "deleted", "repaired", "commits")
         return {**{name: getattr(self, name) for name in names}, "seconds": round(self.seconds, 2)}
 
 
@@ -90,7 +92,8 @@ def run_pipeline(loaded: LoadedConfig, *, sources: Iterable[str] | None = None, 
     defs = build_defs(config_path=loaded.path)
     summary, started = RunSummary(), time.perf_counter()
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        fail_dead_runs(instance)
+        for run_id in fail_dead_runs(instance):
+            remove_manifest(Store(config.store.root), run_id)
         job = defs.resolve_job_def(f"build_{stage}" if stage else BUILD_JOB)
         for run in pack(chosen, keys, config.run.max_partitions_per_run):
             tags = {_RANGE_START: run[0], _RANGE_END: run[-1]}
@@ -139,6 +142,6 @@ def _execute(
 
 def _add(summary: RunSummary, metadata: Any) -> None:
     values = {name: value.value for name, value in metadata.items()}
-    for name in ("parsed", "rejected", "chunks", "embedded", "reused", "upserted", "deleted"):
+    for name in ("parsed", "rejected", "chunks", "embedded", "reused", "upserted", "deleted", "repaired"):
         setattr(summary, name, getattr(summary, name) + int(values.get(f"run_{name}", 0)))
     summary.commits += bool(values.get("committed") or values.get("manifest_changed"))

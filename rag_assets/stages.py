@@ -16,6 +16,7 @@ from rag_core.stages.documents import documents_change
 from rag_core.stages.embeddings import embeddings_change, plan_embeddings
 from rag_core.stages.index import IndexTables, index_change
 from rag_core.stages.publication import collection_name
+from rag_core.stages.retirement import retire
 from rag_core.tables.delta import TableSlice
 from resources.embedding import EmbeddingLauncherResource
 from resources.engine import EngineResource
@@ -146,6 +147,7 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
             spec = resolve_model(platform.config.embedding)
             collection = collection_name(platform.config, spec)
             client.ensure_collection(collection, dim=spec.dim, model_fingerprint=spec.fingerprint)
+            retired = retire(platform.store, platform.config, client, collection, run_id=context.run_id)
             ledger = platform.slice("index_partitions", context.partition_keys)
             output = index_change(
                 IndexTables(chunks, embeddings, ledger),
@@ -155,7 +157,10 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
                 on_progress=progress_of(context),
             )
             return materialize(
-                context, output, preview=("chunk_id", "doc_id", "indexed_at"), extra={"collection": collection}
+                context,
+                output,
+                preview=("chunk_id", "doc_id", "indexed_at"),
+                extra={"collection": collection, "retired_partitions": ", ".join(retired) or "none"},
             )
 
     return [documents, chunks, embeddings, index_partitions]

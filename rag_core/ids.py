@@ -37,15 +37,16 @@ def text_hash(text: str) -> str:
     return digest("text", text)
 
 
-def chunk_id(document: str, embedded_text_hash: str, occurrence: int) -> str:
-    """Identify a chunk by document and text, so that text that merely moved keeps its id.
+def chunk_id(place: str, embedded_text_hash: str, occurrence: int) -> str:
+    """Identify a chunk by place and text, so that text that merely moved inside its document keeps its id.
 
     Args:
-        document: The document's id.
+        place: The document's partition and id. The partition is a part of it because an id must not stand in two
+            partitions of a collection, not even while a document moves as the number of buckets is changed.
         embedded_text_hash: `text_hash` of the text that is embedded.
         occurrence: 0 for the first chunk of the document with this text, 1 for the second, and so on.
     """
-    return digest("chunk", document, embedded_text_hash, str(occurrence))
+    return digest("chunk", place, embedded_text_hash, str(occurrence))
 
 
 def bucket_of(root_doc_id: str, buckets: int) -> int:

@@ -58,7 +58,7 @@ DOCUMENTS: Final = pa.schema(
 CHUNKS: Final = pa.schema(
     [
         _field("partition_key", pa.string(), "as in documents"),
-        _field("chunk_id", pa.string(), "key: digest of document, embedded text and occurrence"),
+        _field("chunk_id", pa.string(), "key: digest of partition, document, embedded text and occurrence"),
         _field("doc_id", pa.string(), "the document it is a part of"),
         _field("source", pa.string(), "as in documents"),
         _field("ordinal", pa.int32(), "position in the document, from 0"),
@@ -148,6 +148,7 @@ TERM_STATISTICS: Final = pa.schema(
         _field("chunks_with_term", pa.int64(), "counted chunks in which the term occurs"),
         _field("chunks", pa.int64(), "chunks that were counted; the same in every row"),
         _field("population", pa.int64(), "chunks that there were; the same in every row"),
+        _field("terms_fingerprint", pa.string(), "how terms are made; the same in every row"),
     ]
 )
 

@@ -90,6 +90,7 @@ def evaluate(
 ) -> None:
     """Measure retrieval on labelled queries (BEIR layout): nDCG@10, recall@10, recall@100, MRR, per mode."""
     from rag_core.evaluation.beir import load_qrels, load_queries
+    from rag_core.evaluation.evaluate import distinct
     from rag_core.evaluation.evaluate import evaluate as measure
     from rag_core.retrieval.retriever import open_retriever
 
@@ -106,12 +107,12 @@ def evaluate(
         vectors = retriever.embed_queries(list(asked.values()))
         for name in modes:
             run = {
-                query: [
-                    hit.external_id or hit.doc_id
+                query: distinct(
+                    hit.external_id or hit.doc_id  # an attachment counts as its mail
                     for hit in retriever.search_documents(
                         text, mode=name, depth=_DEPTH, filters=SearchFilters(sources=(source,)), vector=vector
                     )
-                ]
+                )
                 for (query, text), vector in zip(asked.items(), vectors, strict=True)
             }
             outcome = measure(run, judgements)

@@ -15,7 +15,7 @@ from rag_core.chunking.tokens import TokenCounter
 from rag_core.config import ChunkingConfig
 from rag_core.errors import ConfigError
 
-CHUNKER_VERSION: Final = 1  # moves whenever the same text and settings would give other chunks
+CHUNKER_VERSION: Final = 2  # moves whenever the same text and settings would give other chunks
 
 
 @dataclass(frozen=True, slots=True)

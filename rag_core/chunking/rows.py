@@ -3,7 +3,7 @@
 import logging
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -105,7 +105,7 @@ class _Rows:
             columns[name].extend([document[name]] * len(chunks))
         for name, position in _FROM_CHUNK.items():
             columns[name].extend([chunk[position] for chunk in chunks])
-        columns["chunk_id"].extend(_chunk_ids(document["doc_id"], hashes))
+        columns["chunk_id"].extend(_chunk_ids(document, hashes))
         columns["text_hash"].extend(hashes)
         columns["page"].extend(pages)
         columns["chunker_fingerprint"].extend([chunker.fingerprint] * len(chunks))
@@ -119,10 +119,11 @@ class _Rows:
 _FROM_CHUNK: Final = {name: Chunk._fields.index(name) for name in Chunk._fields}
 
 
-def _chunk_ids(document: str, hashes: Sequence[str]) -> Iterator[str]:
+def _chunk_ids(document: Mapping[str, Any], hashes: Sequence[str]) -> Iterator[str]:
+    place = f"{document['partition_key']}/{document['doc_id']}"
     seen: Counter[str] = Counter()
     for text_hash in hashes:
-        yield ids.chunk_id(document, text_hash, seen[text_hash])
+        yield ids.chunk_id(place, text_hash, seen[text_hash])
         seen[text_hash] += 1
 
 

@@ -165,6 +165,21 @@ class CollectionAdmin:
         )
         return bool(found)
 
+    def drop_partition(self, collection: str, partition_key: str) -> None:
+        """Drop the Milvus partition of a Dagster partition and its rows; nothing happens if there is none."""
+        name = schema.partition_name(partition_key)
+        with self.write_lock():
+            if self.has_partition(collection, partition_key):
+                self._call(
+                    f"drop of partition {name} of {collection}",
+                    lambda milvus: self._drop_partition(milvus, collection, name),
+                )
+
+    def _drop_partition(self, milvus: Any, collection: str, name: str) -> None:
+        if self.capabilities.partition_load:  # a server drops no partition that is loaded
+            milvus.release_partitions(collection, [name], timeout=self._timeout)
+        milvus.drop_partition(collection, name, timeout=self._timeout)
+
     def wait_until_indexed(self, collection: str) -> int:
         """Wait until the dense index holds every flushed row, and return how many it holds.
 

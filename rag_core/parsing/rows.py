@@ -138,11 +138,14 @@ def document_batches(
     Raises:
         SourceError: An object cannot be read now; the message names its key.
     """
-    fingerprint = parser_fingerprint(settings)
+    fingerprints = {
+        status: parser_fingerprint(settings, rejected=status == "rejected") for status in ("ok", "empty", "rejected")
+    }
     rows: list[dict[str, Any]] = []
     text_bytes = 0
     for item in items:
         for document in _documents(item, read, parser, settings):
+            fingerprint = fingerprints[document.status]
             rows.append(document_row(document, item, defaults, fingerprint=fingerprint, ingested_at=ingested_at))
             text_bytes += len(document.text.encode())
             if len(rows) >= BATCH_ROWS or text_bytes >= BATCH_TEXT_BYTES:

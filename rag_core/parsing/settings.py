@@ -48,11 +48,14 @@ def _kreuzberg_version() -> str:
     return version("kreuzberg")
 
 
-def parser_fingerprint(settings: ParseSettings) -> str:
+_LIMITS: Final = {"timeout_s", "memory_mib", "max_bytes"}
+
+
+def parser_fingerprint(settings: ParseSettings, *, rejected: bool = False) -> str:
     """Identify the parser: its version, kreuzberg's, and every setting that can change a document's text or status.
 
-    Time and memory limits are left out: a document that they rejected is parsed again when its row is asked for, not
-    because a limit that never mattered to the others was moved.
+    Limits of time, memory and size count for rejected documents only: another limit may let them pass, and does not
+    matter to those that passed.
     """
-    relevant = settings.model_dump(mode="json", exclude={"timeout_s", "memory_mib", "max_bytes"})
+    relevant = settings.model_dump(mode="json", exclude=set() if rejected else _LIMITS)
     return ids.fingerprint({"parser": PARSER_VERSION, "kreuzberg": _kreuzberg_version(), "settings": relevant})

@@ -1,7 +1,8 @@
 """Ranking chunk ids for one question: the checks before it, the requests to the index, and their fusion."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from rag_core.retrieval.filters import SearchFilters
 from rag_core.retrieval.fusion import reciprocal_rank_fusion
 
 Mode = Literal["dense", "bm25", "hybrid"]
+Unit = Literal["chunk_id", "doc_id"]
 
 MAX_LIMIT: Final = 16_384  # hits that a server returns for one request
 _QUERY_BYTES: Final = 8_192
@@ -90,14 +92,16 @@ class Ranker:
             consistency=consistency,
         )
 
-    def rank(self, depth: int) -> Ranking:
-        """Rank chunks.
+    def rank(self, depth: int, *, unit: Unit = "chunk_id") -> Ranking:
+        """Rank chunks, or documents by their best chunk.
 
         Args:
-            depth: Candidates to ask of each field, up to `MAX_LIMIT`.
+            depth: Chunks to ask of each field, up to `MAX_LIMIT`.
+            unit: What is ranked, and fused in hybrid mode: `chunk_id` or `doc_id`.
 
         Returns:
-            Each chunk once, equal scores in the order of chunk_id; is_whole if no field had more than depth.
+            Each chunk or document once, equal scores in the order of their ids; is_whole if no field had more than
+            depth. A document comes as the chunk by which it ranks highest in any field.
         """
         if self.nothing:
             return Ranking([], is_whole=True)
@@ -108,7 +112,8 @@ class Ranker:
             # A question without a word has no terms; backends differ in what they make of it.
             rankings.append(self._ask(schema.SPARSE, self.terms, depth) if self.terms else [])
         is_whole = all(len(ranking) < depth for ranking in rankings)
-        return Ranking(rankings[0] if len(rankings) == 1 else _fused(rankings), is_whole)
+        distinct = [_first_of_each(ranking, unit) for ranking in rankings]
+        return Ranking(distinct[0] if len(distinct) == 1 else _fused(distinct, unit), is_whole)
 
     def _ask(self, field: str, query: Any, depth: int) -> list[Candidate]:
         hits = self.client.search(
@@ -135,10 +140,19 @@ def _weighed(text: str, filters: SearchFilters, statistics: TermStatistics | Non
     return question_vector(terms.split(), statistics or TermStatistics(0, {}))
 
 
-def _fused(rankings: Sequence[Sequence[Candidate]]) -> list[Candidate]:
-    by_id = {one.chunk_id: one for ranking in rankings for one in ranking}
-    fused = reciprocal_rank_fusion([[one.chunk_id for one in ranking] for ranking in rankings])
-    return [Candidate(i, by_id[i].doc_id, by_id[i].external_id, score) for i, score in fused]
+def _first_of_each(ranking: Sequence[Candidate], unit: Unit) -> list[Candidate]:
+    first: dict[str, Candidate] = {}
+    for one in ranking:
+        first.setdefault(getattr(one, unit), one)
+    return list(first.values())
+
+
+def _fused(rankings: Sequence[Sequence[Candidate]], unit: Unit) -> list[Candidate]:
+    # In turns, one rank after the other, so that the first of a name is the one that ranks highest anywhere.
+    turns = [one for rank in zip_longest(*rankings) for one in rank if one is not None]
+    best = {getattr(one, unit): one for one in reversed(turns)}
+    fused = reciprocal_rank_fusion([[getattr(one, unit) for one in ranking] for ranking in rankings])
+    return [replace(best[name], score=score) for name, score in fused]
 
 
 def _check_vector(

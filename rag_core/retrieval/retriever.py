@@ -44,7 +44,8 @@ class Retriever:
     @cached_property
     def statistics(self) -> TermStatistics:
         """How rare terms are, as of the publication."""
-        return term_statistics.load(self._store, json.loads(self.manifest.table_versions)[term_statistics.TABLE])
+        version = json.loads(self.manifest.table_versions)[term_statistics.TABLE]
+        return term_statistics.load(self._store, version)
 
     def embed_queries(self, questions: Sequence[str]) -> np.ndarray:
         """Embed questions; (n, dim) float32, rows of unit length, in order."""

@@ -17,7 +17,7 @@ from rag_core.retrieval.filters import SearchFilters
 from rag_core.retrieval.ranking import MAX_LIMIT, Mode, Ranker
 
 _DEPTH_FACTOR: Final = 4
-_MIN_DEPTH: Final = 50  # nDCG@10 of hybrid on Cranfield: 0.457 at 10 candidates of each, 0.460 at 20, 0.469 from 50 on
+_MIN_DEPTH: Final = 50  # nDCG@10 of hybrid on Cranfield: 0.454 at 10 candidates of each, 0.461 at 20, 0.466 from 50 on
 _SHOWN: Final = (
     "doc_id", "external_id", "uri", "title", "heading_path", "page", "char_start", "char_end", "ordinal", "text",
     "source", "mime", "language", "modified_at",
@@ -136,7 +136,7 @@ class DocumentHit:
         doc_id: The document.
         external_id: The source's own id, where it has one; judgements name it.
         chunk_id: Its best chunk.
-        score: Of that chunk.
+        score: Of that chunk; in hybrid mode the sum of the reciprocal ranks of the document.
     """
 
     doc_id: str
@@ -161,6 +161,9 @@ def search_documents(
 ) -> list[DocumentHit]:
     """Rank documents by their best chunk, for evaluation.
 
+    Hybrid fuses the documents' ranks and not the chunks': a document counts in full where its best chunk by words is
+    another than by meaning. nDCG@10 on Cranfield: 0.4692, by chunks 0.4666, standard error of the difference 0.0023.
+
     Args and errors as in `search`; depth is how many documents to return. More chunks are asked for until there are as
     many documents, or no chunks are left.
 
@@ -181,13 +184,12 @@ def search_documents(
     )
     limit = min(max(_MIN_DEPTH, 2 * depth), MAX_LIMIT)
     while True:
-        ranking = ranker.rank(limit)
-        documents: dict[str, DocumentHit] = {}
-        for one in ranking.candidates:
-            found = DocumentHit(one.doc_id, one.external_id or None, one.chunk_id, one.score)
-            documents.setdefault(one.doc_id, found)
-        if len(documents) >= depth or ranking.is_whole or limit == MAX_LIMIT:
-            return list(documents.values())[:depth]
+        ranking = ranker.rank(limit, unit="doc_id")
+        if len(ranking.candidates) >= depth or ranking.is_whole or limit == MAX_LIMIT:
+            return [
+                DocumentHit(one.doc_id, one.external_id or None, one.chunk_id, one.score)
+                for one in ranking.candidates[:depth]
+            ]
         limit = min(2 * limit, MAX_LIMIT)
 
 

@@ -13,7 +13,7 @@ from rag_core.stages.common import Counts, Progress, StageOutput, anti_join, cou
 from rag_core.tables.change import StagedFile, TableChange
 from rag_core.tables.delta import TableSlice
 
-_DOC = ["doc_id", "doc_hash", "chunker_fingerprint"]
+_DOC = ["partition_key", "doc_id", "doc_hash", "chunker_fingerprint"]
 
 
 def chunks_change(
@@ -41,9 +41,9 @@ def chunks_change(
     started = time.perf_counter()
     ok = documents.read(["partition_key", "doc_id", "doc_hash"], pc.field("status") == "ok")
     wanted = _with_fingerprints(ok, fingerprints, config)
-    have = current.read(["partition_key", *_DOC]).group_by(["partition_key", *_DOC]).aggregate([])
+    have = current.read(_DOC).group_by(_DOC).aggregate([])
     todo = anti_join(wanted, have, _DOC)
-    gone = anti_join(have, wanted, ["doc_id"])
+    gone = anti_join(have, wanted, ["partition_key", "doc_id"])
     changed = todo.join(have.select(["doc_id"]), keys=["doc_id"], join_type="left semi")
     seconds = {"diff": time.perf_counter() - started}
     started = time.perf_counter()

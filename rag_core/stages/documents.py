@@ -1,6 +1,7 @@
 """Documents: list the sources, diff against the table, parse what is new or changed, drop what is gone."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,21 +15,23 @@ from rag_core.engine.base import Engine, ParseJob
 from rag_core.parsing.settings import ParseSettings, parser_fingerprint
 from rag_core.partitions import keys_by_source
 from rag_core.sources.base import SourceObject
-from rag_core.sources.diff import ObjectDiff, SeenObject, diff
+from rag_core.sources.diff import ObjectDiff, diff
 from rag_core.sources.factory import open_source
 from rag_core.stages.common import Counts, Progress, StageOutput, no_progress
+from rag_core.stages.seen import seen_source
 from rag_core.tables.change import StagedFile, TableChange, read_staged
 from rag_core.tables.delta import TableSlice
 
-_SEEN_COLUMNS = ("partition_key", "object_key", "object_fingerprint", "content_hash", "parser_fingerprint", "member")
 _EXAMPLES_PER_PARTITION = 5
 
 
 @dataclass(frozen=True)
 class _SourceWork:
-    config: SourceConfig
+    """Of one source: the difference, and by object key the partitions of what is listed and of all that is known."""
+
     difference: ObjectDiff
-    listed: Mapping[str, int]
+    listed: Mapping[str, str]
+    partitions: Mapping[str, str]
     keys: frozenset[str]
 
 
@@ -55,7 +58,6 @@ def documents_change(
         SourceError: A source cannot be listed or read; nothing is deleted because of it.
     """
     started = time.perf_counter()
-    seen = _seen_objects(current)
     counts = {key: Counts() for key in current.partition_keys or ()}
     files: list[StagedFile] = []
     replaced: list[str] = []
@@ -63,9 +65,9 @@ def documents_change(
     seconds = {"list": 0.0, "parse": 0.0}
     for source_name, keys in keys_by_source(config, current.partition_keys or ()).items():
         source_config = config.source(source_name)
-        work = _diff_source(config, source_config, frozenset(keys), seen)
-        on_progress(f"listed {source_name}", sum(work.listed.values()), sum(work.listed.values()))
-        _count(config, work, counts)
+        work = _diff_source(current, config, source_config, frozenset(keys))
+        on_progress(f"listed {source_name}", len(work.listed), len(work.listed))
+        _count(work, counts)
         todo = [*work.difference.new, *work.difference.changed]
         seconds["list"] += time.perf_counter() - started
         started = time.perf_counter()
@@ -94,52 +96,34 @@ def documents_change(
     return StageOutput(change, counts, seconds, totals, examples)
 
 
-def _seen_objects(current: TableSlice) -> dict[str, dict[str, SeenObject]]:
-    """Read what the table knows: partition key -> object key -> what was seen of the object."""
-    table = current.read(list(_SEEN_COLUMNS))
-    seen: dict[str, dict[str, SeenObject]] = {key: {} for key in current.partition_keys or ()}
-    columns = (table[name].to_pylist() for name in _SEEN_COLUMNS)
-    for partition, key, object_fingerprint, content_hash, parser, member in zip(*columns, strict=True):
-        if member == "" or key not in seen[partition]:
-            seen[partition][key] = SeenObject(object_fingerprint, content_hash, parser)
-    return seen
-
-
 def _diff_source(
-    config: RagConfig,
-    source_config: SourceConfig,
-    keys: frozenset[str],
-    seen: Mapping[str, Mapping[str, SeenObject]],
+    current: TableSlice, config: RagConfig, source_config: SourceConfig, keys: frozenset[str]
 ) -> _SourceWork:
     buckets = config.buckets_of(source_config)
+    settings = ParseSettings.of(config.parsing, source_config)
     listing: list[SourceObject] = []
-    listed = dict.fromkeys(keys, 0)
+    places: dict[str, str] = {}
     for item in open_source(source_config).list():
         key = ids.partition_key(item.source, ids.bucket_of(item.root_doc_id, buckets), buckets)
         if key in keys:
             listing.append(item)
-            listed[key] += 1
-    known = {key: value for partition in keys for key, value in seen[partition].items()}
-    fingerprint = parser_fingerprint(ParseSettings.of(config.parsing, source_config))
-    return _SourceWork(source_config, diff(listing, known, parser_fingerprint=fingerprint), listed, keys)
+            places[item.key] = key
+    seen = seen_source(current, source_config.name, keys, buckets, settings)
+    difference = diff(listing, seen.objects, parser_fingerprint=parser_fingerprint(settings))
+    return _SourceWork(difference, places, {**seen.partitions, **places}, keys)
 
 
-def _count(config: RagConfig, work: _SourceWork, counts: Mapping[str, Counts]) -> None:
-    buckets = config.buckets_of(work.config)
-
-    def partition(key: str) -> Counts:
-        bucket = ids.bucket_of(ids.doc_id(work.config.name, key), buckets)
-        return counts[ids.partition_key(work.config.name, bucket, buckets)]
-
+def _count(work: _SourceWork, counts: Mapping[str, Counts]) -> None:
     for item in work.difference.new:
-        partition(item.key).new += 1
+        counts[work.partitions[item.key]].new += 1
     for item in work.difference.changed:
-        partition(item.key).changed += 1
+        counts[work.partitions[item.key]].changed += 1
     for key in work.difference.deleted:
-        partition(key).deleted += 1
+        counts[work.partitions[key]].deleted += 1
+    listed = Counter(work.listed.values())
     for key in work.keys:
-        counts[key].rows_in = work.listed[key]
-        counts[key].unchanged = work.listed[key] - counts[key].new - counts[key].changed
+        counts[key].rows_in = listed[key]
+        counts[key].unchanged = listed[key] - counts[key].new - counts[key].changed
 
 
 def _count_statuses(

@@ -74,7 +74,8 @@ def index_change(
     counts: dict[str, Counts] = {}
     seconds: dict[str, float] = {"diff": 0.0}
     upserted = deleted = repaired = 0
-    for number, key in enumerate(tables.ledger.partition_keys or ()):
+    keys = tables.ledger.partition_keys or ()
+    for number, key in enumerate(keys):
         started = time.perf_counter()
         part = IndexTables(tables.chunks.of(key), tables.embeddings.of(key), tables.ledger.of(key))
         difference = _diff(part, collection, model_fingerprint)
@@ -90,7 +91,7 @@ def index_change(
             seconds[name] = seconds.get(name, 0.0) + value
         upserted, deleted = upserted + result.upserted, deleted + result.deleted
         repaired += result.repaired
-        on_progress("partitions indexed", number + 1, len(tables.ledger.partition_keys or ()))
+        on_progress("partitions indexed", number + 1, len(keys))
     change = TableChange(
         tables.ledger,
         "doc_id",

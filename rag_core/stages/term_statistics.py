@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, write_deltalake
 
+from rag_core import ids
 from rag_core.chunking.model import embedded_text
-from rag_core.index import lexical
+from rag_core.index import bm25, lexical
 from rag_core.index.bm25 import TermStatistics, count_terms
 from rag_core.schemas import TERM_STATISTICS
 from rag_core.tables.delta import TableSlice, ensure_table
@@ -31,7 +32,8 @@ def refresh(store: Store, *, run_id: str) -> int:
     chunks = TableSlice.newest(store, "chunks")
     population = chunks.count()
     table = TableSlice.newest(store, TABLE)
-    last = table.head(1, ["population"])
+    terms_fingerprint = ids.fingerprint({**lexical.fingerprint_parts(), **bm25.fingerprint_parts()})
+    last = table.head(1, ["population"], pc.field("terms_fingerprint") == terms_fingerprint)
     counted: int | None = last["population"][0].as_py() if last.num_rows else None
     if counted is not None and abs(population - counted) <= _TOLERANCE * counted:
         return table.version
@@ -42,6 +44,7 @@ def refresh(store: Store, *, run_id: str) -> int:
             "chunks_with_term": pa.array(statistics.frequencies.values(), pa.int64()),
             "chunks": pa.repeat(pa.scalar(statistics.chunks, pa.int64()), len(statistics.frequencies)),
             "population": pa.repeat(pa.scalar(population, pa.int64()), len(statistics.frequencies)),
+            "terms_fingerprint": pa.repeat(pa.scalar(terms_fingerprint), len(statistics.frequencies)),
         },
         schema=TERM_STATISTICS,
     )

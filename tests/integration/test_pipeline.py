@@ -19,7 +19,7 @@ from tests.integration.pipeline_helpers import Platform, search_json
 pytestmark = pytest.mark.milvus
 
 NOTHING = dict.fromkeys(
-    ("parsed", "rejected", "chunks", "embedded", "reused", "upserted", "deleted", "commits"), 0
+    ("parsed", "rejected", "chunks", "embedded", "reused", "upserted", "deleted", "repaired", "commits"), 0
 )  # fmt: skip
 
 
@@ -152,6 +152,43 @@ def test_missing_source_deletes_nothing(platform: Platform) -> None:
 def test_vectors_have_unit_length(platform: Platform) -> None:
     matrix = np.array(list(platform.vectors().values()))
     assert np.allclose(np.linalg.norm(matrix, axis=1), 1, atol=1e-3)
+
+
+def test_document_rejected_by_a_limit_is_tried_again_when_the_limit_moves(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "long.md").write_text("# Long\n\n" + "A sentence of some length. " * 200)
+    source = {"name": "notes", "kind": "files", "root": str(corpus)}
+    small = Platform(tmp_path / "platform", [{**source, "max_bytes": 1_000}])
+    for _ in range(2):
+        assert small.rag("run", "--stage", "documents").returncode == 0
+        assert [row[2] for row in small.tables()["documents"]] == ["rejected"]
+    large = Platform(tmp_path / "platform", [source])
+    assert large.rag("run", "--stage", "documents").returncode == 0
+    assert [row[2] for row in large.tables()["documents"]] == ["ok"]
+
+
+def test_other_buckets_and_a_removed_source_leave_nothing_behind(tmp_path: Path) -> None:
+    sources = []
+    for name in ("alpha", "beta"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for number in range(9):
+            (folder / f"{number}.md").write_text(f"# {name} {number}\n\nThe {name} note number {number}.\n")
+        sources.append({"name": name, "kind": "files", "root": str(folder)})
+    for buckets in (2, 4, 3):
+        Platform(tmp_path / "platform", sources, {"buckets": buckets}).run()
+        changed = Platform(tmp_path / "platform", sources, {"buckets": buckets})
+        fresh = Platform(tmp_path / f"fresh{buckets}", sources, {"buckets": buckets})
+        fresh.run()
+        assert changed.tables() == fresh.tables()
+        assert changed.milvus() == fresh.milvus()
+        fresh.stop()
+    alone = Platform(tmp_path / "platform", sources[:1], {"buckets": 3})
+    alone.run()
+    assert len(alone.tables()["documents"]) == len(alone.milvus()[1]) == 9
+    assert {hit["source"] for hit in search_json(alone, "beta note number 3", "bm25")} <= {"alpha"}
+    alone.stop()
 
 
 @pytest.mark.spark
