@@ -47,6 +47,11 @@ lint: $(STAMP) ## ruff
 typecheck: $(STAMP) ## mypy, strict
 	$(VENV)/bin/mypy
 
+bench: $(STAMP) ## chunking and embedding against their peers, on the example corpus
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(VENV)/bin/python -m benchmarks.chunking
+	$(VENV)/bin/python -m benchmarks.embedding --chunks 400
+
 docs: $(STAMP) ## regenerate the configuration reference
 	$(VENV)/bin/python -m rag_core.config_reference
 
