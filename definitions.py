@@ -46,7 +46,7 @@ def build_defs(*, config_path: Path | None = None, overrides: Mapping[str, objec
     }
     return dg.Definitions(
         assets=[*build_stage_assets(config, partitions), published_index],
-        jobs=build_jobs(config, partitions),
+        jobs=build_jobs(config),
         resources=resources,
     )
 

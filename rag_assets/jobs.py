@@ -20,30 +20,24 @@ PUBLISH_JOB = "publish_index"
 SOURCE_TAG = "rag/source"
 
 
-def build_jobs(
-    config: RagConfig, partitions: dg.PartitionsDefinition[str]
-) -> Sequence["dg.JobDefinition | UnresolvedAssetJobDefinition"]:
+def build_jobs(config: RagConfig) -> Sequence["dg.JobDefinition | UnresolvedAssetJobDefinition"]:
     """Make the jobs for a configuration."""
     whole = dg.define_asset_job(
         BUILD_JOB,
         selection=list(STAGES),
-        partitions_def=partitions,
         description="Documents to index, for the chosen partitions. What is unchanged is skipped.",
     )
     publish = dg.define_asset_job(
         PUBLISH_JOB, selection=["published_index"], description="Point the alias at the complete collection."
     )
     stages = [
-        dg.define_asset_job(
-            f"build_{stage}", selection=[stage], partitions_def=partitions, description=f"Only the stage {stage}."
-        )
+        dg.define_asset_job(f"build_{stage}", selection=[stage], description=f"Only the stage {stage}.")
         for stage in STAGES
     ]
     sources = [
         dg.define_asset_job(
             f"build_source_{source.name}",
             selection=list(STAGES),
-            partitions_def=partitions,
             tags={SOURCE_TAG: source.name},
             description=f"Documents to index of source {source.name} (partitions {source.name}__*).",
         )
