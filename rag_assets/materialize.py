@@ -48,23 +48,25 @@ def materialize(
     current = TableSlice(base.store, base.table, base.partition_keys, result.version)
     digests = content_digests(current)
     rows = count_by_partition(current.read(["partition_key"]))
-    for key, counts in output.counts.items():
-        own: dict[str, Any] = {"dagster/row_count": rows.get(key, 0), "content_digest": digests[key]}
-        own |= _counts_metadata(counts)
-        own["preview"] = dg.MetadataValue.md(_preview(current.of(key), preview))
-        context.add_asset_metadata(own, partition_key=key)
     _log_summary(context, output, committed=result.committed)
-    metadata: dict[str, Any] = {
+    of_run: dict[str, Any] = {
         "committed": result.committed,
         "bytes_written": result.bytes_written,
         "rows_written": result.rows_written,
         **{f"seconds_{step}": round(value, 3) for step, value in output.seconds.items()},
         **{f"run_{name}": value for name, value in output.totals.items()},
-        **({"rejected_examples": dg.MetadataValue.md(_rejected(output))} if output.examples else {}),
         **(extra or {}),
     }
+    for key, counts in output.counts.items():
+        # The partition's own figures come first, then those of the run; Dagster would put the run's first.
+        own: dict[str, Any] = {"dagster/row_count": rows.get(key, 0), **_counts_metadata(counts)}
+        own["preview"] = dg.MetadataValue.md(_preview(current.of(key), preview))
+        if rejected := [example for example in output.examples if example[0] == key]:
+            own["rejected_examples"] = dg.MetadataValue.md(_rejected(rejected))
+        own["content_digest"] = digests[key]
+        context.add_asset_metadata({**own, **of_run}, partition_key=key)
     version = ids.digest(*(f"{key}={value}" for key, value in sorted(digests.items())))
-    return dg.MaterializeResult(value=current, metadata=metadata, data_version=dg.DataVersion(version))
+    return dg.MaterializeResult(value=current, data_version=dg.DataVersion(version))
 
 
 def _counts_metadata(counts: Counts) -> dict[str, float]:
@@ -95,9 +97,9 @@ def _preview(current: TableSlice, columns: tuple[str, ...]) -> str:
     return markdown_table(columns, rows) if rows else "no rows"
 
 
-def _rejected(output: StageOutput) -> str:
-    rows = [{"partition": key, "document": uri, "reason": reason} for key, uri, reason in output.examples]
-    return markdown_table(("partition", "document", "reason"), rows)
+def _rejected(examples: list[tuple[str, str, str]]) -> str:
+    rows = [{"document": uri, "reason": reason} for _, uri, reason in examples]
+    return markdown_table(("document", "reason"), rows)
 
 
 def markdown_table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:

@@ -6,14 +6,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from rag_assets.cli.output import CONSOLE, ERRORS, print_json, table
+from rag_assets.cli.output import CONSOLE, ERRORS, print_json
 from rag_core.config_loader import load_config
 from rag_core.tables.store import Store
+
+if TYPE_CHECKING:
+    from rag_assets.runner import RunSummary
 
 
 def run(
@@ -32,7 +35,7 @@ def run(
     if json_output:
         print_json(summary.to_dict())
     else:
-        CONSOLE.print(table("run", summary.to_dict(), [summary.to_dict().values()]))
+        CONSOLE.print(_readable(summary), highlight=False)
     for failure in summary.failures:
         ERRORS.print(f"[bold red]failed[/] {failure.step} of {failure.partitions}", highlight=False)
         ERRORS.print(failure.message, markup=False, highlight=False)
@@ -42,6 +45,18 @@ def run(
             highlight=False,
         )
         raise typer.Exit(1)
+
+
+def _readable(summary: "RunSummary") -> str:
+    """Say in a few lines what a run did."""
+    repaired = f", {summary.repaired:,} repaired" if summary.repaired else ""
+    return (
+        f"documents   {summary.parsed:,} parsed, {summary.rejected:,} rejected\n"
+        f"chunks      {summary.chunks:,} cut\n"
+        f"embeddings  {summary.embedded:,} texts embedded, {summary.reused:,} reused\n"
+        f"index       {summary.upserted:,} rows written, {summary.deleted:,} deleted{repaired}\n"
+        f"            {summary.commits} tables committed, {summary.seconds:.1f} s\n"
+    )
 
 
 def dev(
