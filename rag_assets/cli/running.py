@@ -96,6 +96,8 @@ def dev(
 
 def _until_stopped(command: list[str], environment: dict[str, str]) -> int:
     """Run a command; SIGTERM and Ctrl-C are its to handle, and this process ends after it."""
+    # A shell starts background jobs with SIGINT ignored; inherited, it would make Dagster deaf to SIGTERM as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     child = subprocess.Popen(command, env=environment)
     # Ctrl-C reaches the child by itself, as a member of the terminal's foreground group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

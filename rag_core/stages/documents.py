@@ -17,7 +17,7 @@ from rag_core.partitions import keys_by_source
 from rag_core.sources.base import SourceObject
 from rag_core.sources.diff import ObjectDiff, diff
 from rag_core.sources.factory import open_source
-from rag_core.stages.common import Counts, Progress, StageOutput, no_progress
+from rag_core.stages.common import Counts, Progress, StageOutput, count_by_partition, no_progress
 from rag_core.stages.seen import seen_source
 from rag_core.tables.change import StagedFile, TableChange, read_staged
 from rag_core.tables.delta import TableSlice
@@ -81,6 +81,7 @@ def documents_change(
         renamed += len(work.difference.renamed)
         bytes_read += sum(item.size_bytes for item in todo)
     examples = _count_statuses(current, files, counts)
+    _count_standing_rejects(current, replaced, counts)
     change = TableChange(
         current,
         "object_id",
@@ -124,6 +125,15 @@ def _count(work: _SourceWork, counts: Mapping[str, Counts]) -> None:
     for key in work.keys:
         counts[key].rows_in = listed[key]
         counts[key].unchanged = listed[key] - counts[key].new - counts[key].changed
+
+
+def _count_standing_rejects(current: TableSlice, replaced: Sequence[str], counts: Mapping[str, Counts]) -> None:
+    """Add how many rejected documents the partition holds after the run; `rejected` counts those of this run."""
+    rejected = current.read(["partition_key", "object_id"], pc.field("status") == "rejected")
+    kept = rejected.filter(pc.invert(pc.is_in(rejected["object_id"], pa.array(replaced, pa.string()))))
+    standing = count_by_partition(kept)
+    for key, partition in counts.items():
+        partition.extra["rejected_in_table"] = standing.get(key, 0) + partition.rejected
 
 
 def _count_statuses(

@@ -1,0 +1,73 @@
+"""`rag dev`: the Dagster UI comes up with every asset, and a signal takes all of it down again."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.conftest import REPO
+from tests.integration.pipeline_helpers import Platform
+
+pytestmark = [pytest.mark.milvus, pytest.mark.slow]
+
+_ASSETS = "{ assetNodes { assetKey { path } groupName isPartitioned } }"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ask(port: int, query: str, deadline: float) -> list[dict]:
+    while True:
+        try:
+            answer = httpx.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=5).json()
+            if answer["data"]["assetNodes"]:
+                return answer["data"]["assetNodes"]
+        except (httpx.HTTPError, KeyError, ValueError):
+            pass
+        assert time.monotonic() < deadline, "the UI did not come up"
+        time.sleep(1)
+
+
+def test_ui_starts_and_stops_as_a_whole(tmp_path: Path) -> None:
+    source = {"name": "handbook", "kind": "files", "root": str(REPO / "examples" / "corpus")}
+    platform = Platform(tmp_path / "platform", [source])
+    port = free_port()
+    log = (tmp_path / "dev.log").open("w")
+    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    dev = subprocess.Popen(
+        [sys.executable, "-c", "from rag_assets.cli import main; main()", "dev", "--port", str(port)],
+        env={**environment, "RAG_CONFIG": str(platform.config_path)},
+        cwd=REPO,
+        stdout=log,
+        stderr=log,
+        # As a background job of a shell: SIGINT is ignored when the process starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509 -- this process has one thread
+    )
+    try:
+        nodes = ask(port, _ASSETS, time.monotonic() + 90)
+        assert {node["assetKey"]["path"][0]: node["isPartitioned"] for node in nodes} == {
+            "documents": True,
+            "chunks": True,
+            "embeddings": True,
+            "index_partitions": True,
+            "published_index": False,
+        }
+        children = psutil.Process(dev.pid).children(recursive=True)
+        dev.terminate()
+        dev.wait(60)
+        assert not psutil.wait_procs(children, timeout=30)[1], "processes are left behind"
+        assert "Warning" not in (tmp_path / "dev.log").read_text()
+    finally:
+        dev.kill()
+        log.close()
+        platform.stop()
