@@ -1,6 +1,7 @@
 """`rag status` and `rag inspect`: what the tables hold."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Annotated, Any
 
 import pyarrow.compute as pc
@@ -9,7 +10,7 @@ import typer
 from rag_assets.cli.output import CONSOLE, print_json, print_json_lines, table
 from rag_core.config_loader import load_config
 from rag_core.stages.publication import latest_manifest
-from rag_core.status import source_status
+from rag_core.status import SourceStatus, source_status
 from rag_core.tables.delta import TableSlice
 from rag_core.tables.store import Store
 
@@ -27,21 +28,38 @@ def status(json_output: Annotated[bool, typer.Option("--json", help="One JSON ob
     """Per source: documents by status, chunks, vectors, last change seen and indexed."""
     loaded = load_config()
     store = Store(loaded.config.store.root)
-    rows = [item.to_dict() for item in source_status(store, loaded.config)]
+    sources = source_status(store, loaded.config)
     manifest = latest_manifest(store)
     if json_output:
-        print_json({"sources": rows, "published": None if manifest is None else manifest.__dict__})
+        print_json(
+            {
+                "sources": [item.to_dict() for item in sources],
+                "published": None if manifest is None else manifest.__dict__,
+            }
+        )
         return
-    columns = [name.replace("_", " ") for name in rows[0]]
-    CONSOLE.print(table("sources", columns, [row.values() for row in rows]))
+    for item in sources:
+        CONSOLE.print(_source_lines(item), highlight=False)
     if manifest is None:
-        CONSOLE.print("\nnothing is published yet: rag run")
+        CONSOLE.print("nothing is published yet: rag run")
     else:
         CONSOLE.print(
-            f"\npublished {manifest.collection} as {manifest.alias} at {manifest.published_at:%Y-%m-%d %H:%M:%S} UTC: "
-            f"{manifest.documents:,} documents, {manifest.chunks:,} chunks, {manifest.model}",
+            f"published {manifest.collection} as {manifest.alias}, {manifest.published_at:%Y-%m-%d %H:%M:%S} UTC\n"
+            f"  {manifest.documents:,} documents, {manifest.chunks:,} chunks, {manifest.model}",
             highlight=False,
         )
+
+
+def _source_lines(item: SourceStatus) -> str:
+    def at(time: datetime | None) -> str:
+        return "never" if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+    return (
+        f"source {item.source}\n"
+        f"  {item.documents:,} documents: {item.ok:,} ok, {item.empty:,} empty, {item.rejected:,} rejected\n"
+        f"  {item.chunks:,} chunks, {item.vectors:,} vectors, {item.indexed:,} indexed\n"
+        f"  last change seen {at(item.last_change_seen)}, last indexed {at(item.last_indexed)}"
+    )
 
 
 @app.command("documents")
