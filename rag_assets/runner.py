@@ -14,7 +14,7 @@ from rag_assets.jobs import BUILD_JOB, PUBLISH_JOB, STAGES
 from rag_core.config_loader import LoadedConfig
 from rag_core.embedding.manifest import remove_manifest
 from rag_core.errors import ConfigError
-from rag_core.partitions import all_partition_keys, source_of
+from rag_core.partitions import all_partition_keys, keys_by_source, source_of
 from rag_core.tables.store import Store
 
 _RANGE_START = "dagster/asset_partition_range_start"
@@ -69,7 +69,7 @@ def pack(keys: Sequence[str], all_keys: Sequence[str], limit: int) -> list[tuple
 
 
 def run_pipeline(loaded: LoadedConfig, *, sources: Iterable[str] | None = None, stage: str | None = None) -> RunSummary:
-    """Materialize the partitioned assets of the sources, then publish.
+    """Materialize the partitioned assets source by source, then publish.
 
     Args:
         loaded: The configuration.
@@ -95,10 +95,13 @@ def run_pipeline(loaded: LoadedConfig, *, sources: Iterable[str] | None = None, 
         for run_id in fail_dead_runs(instance):
             remove_manifest(Store(config.store.root), run_id)
         job = defs.resolve_job_def(f"build_{stage}" if stage else BUILD_JOB)
-        for run in pack(chosen, keys, config.run.max_partitions_per_run):
-            tags = {_RANGE_START: run[0], _RANGE_END: run[-1]}
-            _execute(job, instance, tags, f"{run[0]}..{run[-1]}", summary)
-        if stage is None and not summary.failures:
+        # A run never spans two sources: one that cannot be listed must not keep the others from being indexed.
+        for of_source in keys_by_source(config, chosen).values():
+            for run in pack(of_source, keys, config.run.max_partitions_per_run):
+                tags = {_RANGE_START: run[0], _RANGE_END: run[-1]}
+                _execute(job, instance, tags, f"{run[0]}..{run[-1]}", summary)
+        if stage is None:
+            # Publication judges by itself whether the collection is complete, whatever failed before.
             _execute(defs.resolve_job_def(PUBLISH_JOB), instance, {}, "all partitions", summary)
     summary.seconds = time.perf_counter() - started
     return summary

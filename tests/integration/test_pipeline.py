@@ -168,6 +168,21 @@ def test_document_rejected_by_a_limit_is_tried_again_when_the_limit_moves(tmp_pa
     assert [row[2] for row in large.tables()["documents"]] == ["ok"]
 
 
+def test_failing_source_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "note.md").write_text("# Note\n\nThe quokka crate is on shelf 7.\n")
+    broken = {"name": "away", "kind": "s3", "bucket": "documents"}  # has no reader in this version
+    good = {"name": "notes", "kind": "files", "root": str(corpus)}
+    platform = Platform(tmp_path / "platform", [broken, good])
+    done = platform.rag("run", "--json")
+    assert done.returncode == 1
+    assert "away" in done.stderr
+    assert json.loads(done.stdout)["upserted"] == 1
+    assert search_json(platform, "quokka", "bm25")[0]["source"] == "notes"
+    platform.stop()
+
+
 def test_other_buckets_and_a_removed_source_leave_nothing_behind(tmp_path: Path) -> None:
     sources = []
     for name in ("alpha", "beta"):
