@@ -51,7 +51,7 @@ class _PipesReporter:
         self._pipes.log.info(message)
 
     def progress(self, progress: Progress) -> None:
-        if time.monotonic() >= self._next_progress:
+        if time.monotonic() >= self._next_progress or progress.done_tokens >= progress.todo_tokens:
             self._next_progress = time.monotonic() + _PROGRESS_EVERY_S
             self._pipes.report_custom_message({"progress": [progress.done_tokens, progress.todo_tokens]})
         if time.monotonic() >= self._next:

@@ -5,7 +5,7 @@ the next run repeats the difference, and the final count finds what the ledger d
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -80,7 +80,7 @@ def index_change(
         part = IndexTables(tables.chunks.of(key), tables.embeddings.of(key), tables.ledger.of(key))
         difference = _diff(part, collection, model_fingerprint)
         seconds["diff"] += time.perf_counter() - started
-        result = _sync(part, difference, client, collection, key, journal, on_progress)
+        result = _sync(part, difference, client, collection, key, journal, _rows_written(on_progress, upserted))
         started = time.perf_counter()
         if difference.documents:
             rows = _ledger_rows(difference, key, collection, model_fingerprint)
@@ -104,6 +104,11 @@ def index_change(
     )
     totals = {"upserted": upserted, "deleted": deleted, "repaired": repaired}
     return StageOutput(change, counts, seconds, totals, after_commit=lambda: _end(journal, counts))
+
+
+def _rows_written(on_progress: Progress, before: int) -> Callable[[int], None]:
+    """Report rows of one partition as rows of the whole run, of which `before` were written already."""
+    return lambda done: on_progress("rows written", before + done, 0)
 
 
 def _end(journal: SyncJournal, partition_keys: Iterable[str]) -> None:
@@ -141,7 +146,7 @@ def _sync(
     collection: str,
     key: str,
     journal: SyncJournal,
-    on_progress: Progress,
+    on_written: Callable[[int], None],
 ) -> SyncResult:
     wanted = difference.wanted
     return sync_partition(
@@ -154,7 +159,7 @@ def _sync(
         expected=lambda: dict(zip(wanted["chunk_id"].to_pylist(), wanted["row_hash"].to_pylist(), strict=True)),
         rows_for=lambda ids: _rows(part, pa.chunked_array([pa.array(ids, pa.string())])),
         journal=journal,
-        on_progress=lambda step, done: on_progress(f"{step} {key}", done, 0),
+        on_progress=lambda step, done: on_written(done) if step == "upsert" else None,
     )
 
 
