@@ -36,7 +36,6 @@ _SERVER_VECTORS: Final[tuple[tuple[Version, frozenset[str]], ...]] = (
     ((2, 4, 0), frozenset({"FLOAT16_VECTOR", "BFLOAT16_VECTOR", "SPARSE_FLOAT_VECTOR"})),
     ((2, 6, 0), frozenset({"INT8_VECTOR"})),
 )
-_FULL_TEXT_SINCE: Final[Version] = (2, 5, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,6 @@ class Capabilities:
         index_types: For the dense field. GPU types also need the server's GPU build, which its version does not tell.
         scalar_index_types: For filter fields.
         vector_types: Milvus data types of vector fields.
-        analyzers: Tokenizers of full-text fields; empty where there are none.
-        bm25: BM25 functions, sparse vectors beside dense ones, hybrid search.
-        bm25_global_statistics: Whether document frequencies are counted over the collection, not per segment.
         users: Users, roles and TLS.
         partition_load: Whether single partitions can be loaded and released.
         filter_templates: Whether filter values can travel beside the expression.
@@ -65,9 +61,6 @@ class Capabilities:
     index_types: frozenset[str]
     scalar_index_types: frozenset[str]
     vector_types: frozenset[str]
-    analyzers: frozenset[str]
-    bm25: bool
-    bm25_global_statistics: bool
     users: bool
     partition_load: bool
     filter_templates: bool
@@ -111,12 +104,9 @@ def capabilities(kind: ServerKind, version: Version) -> Capabilities:
         index_types=_since(_SERVER_INDEXES, version),
         scalar_index_types=_since(_SERVER_SCALAR_INDEXES, version),
         vector_types=_since(_SERVER_VECTORS, version),
-        analyzers=_server_analyzers(version),
-        bm25=version >= _FULL_TEXT_SINCE,
-        bm25_global_statistics=version >= _FULL_TEXT_SINCE,
         users=True,
         partition_load=True,
-        filter_templates=version >= _FULL_TEXT_SINCE,
+        filter_templates=version >= (2, 5, 0),
         replicas=True,
         concurrent_writers=True,
         max_partitions=1024 if version >= (2, 4, 0) else 4096,
@@ -142,10 +132,10 @@ def check_index_config(config: IndexConfig, offered: Capabilities, *, partitions
     if config.index_type not in offered.index_types:
         has = ", ".join(sorted(offered.index_types))
         raise ConfigError(f"index.index_type: {config.index_type!r} is not offered by {offered.label}; it has {has}")
-    if not offered.bm25:
+    if "SPARSE_FLOAT_VECTOR" not in offered.vector_types:
         raise ConfigError(
-            f"index.uri: {offered.label} has no BM25 functions, which the collection needs; "
-            "use Milvus 2.5 or later, or leave index.uri out for Milvus Lite"
+            f"index.uri: {offered.label} has no sparse vectors, which hold the BM25 weights; "
+            "use Milvus 2.4 or later, or leave index.uri out for Milvus Lite"
         )
     if not offered.users:
         if config.token is not None:
@@ -169,9 +159,6 @@ def _lite(version: Version) -> Capabilities:
         index_types=_LITE_INDEXES,
         scalar_index_types=frozenset({"INVERTED"}),
         vector_types=frozenset({"FLOAT_VECTOR", "SPARSE_FLOAT_VECTOR"}),
-        analyzers=frozenset({"standard", "jieba"}),
-        bm25=True,
-        bm25_global_statistics=False,
         users=False,
         partition_load=False,
         filter_templates=False,
@@ -179,13 +166,6 @@ def _lite(version: Version) -> Capabilities:
         concurrent_writers=False,
         max_partitions=1024,  # no limit of its own; each is a folder that every flush looks into
     )
-
-
-def _server_analyzers(version: Version) -> frozenset[str]:
-    if version < _FULL_TEXT_SINCE:
-        return frozenset()
-    base = {"standard", "english", "chinese", "whitespace", "jieba"}
-    return frozenset(base | {"icu", "lindera"} if version >= (2, 6, 0) else base)
 
 
 def _since(table: tuple[tuple[Version, frozenset[str]], ...], version: Version) -> frozenset[str]:

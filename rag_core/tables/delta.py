@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -138,19 +137,6 @@ class TableSlice:
     def count(self, where: pc.Expression | None = None) -> int:
         """Count rows without reading them."""
         return int(self.open().to_pyarrow_dataset().count_rows(filter=self._filter(where)))
-
-    def size_bytes(self) -> int:
-        """Bytes of the slice's data files."""
-        actions = pa.table(self.open().get_add_actions(flatten=True))
-        if self.partition_keys is not None and "partition.partition_key" in actions.column_names:
-            actions = actions.filter(pc.field("partition.partition_key").isin(list(self.partition_keys)))
-        return int(pc.sum(actions["size_bytes"]).as_py() or 0)
-
-
-def history(store: Store, table: str, limit: int = 20) -> list[dict[str, Any]]:
-    """Return the newest commits of a table, newest first, with the run id and fingerprints they carry."""
-    commits: list[dict[str, Any]] = ensure_table(store, table).history(limit)
-    return commits
 
 
 def in_set(column: str, values: Sequence[str] | pa.Array) -> pc.Expression:

@@ -64,12 +64,11 @@ def test_server_offers_grow_with_its_version() -> None:
     assert "FLOAT16_VECTOR" not in LITE.vector_types | OLD.vector_types
     assert "BITMAP" in STANDALONE.scalar_index_types
     assert LITE.scalar_index_types == {"INVERTED"}
-    assert LITE.analyzers == {"standard", "jieba"}
     assert (LITE.concurrent_writers, STANDALONE.concurrent_writers) == (False, True)
 
 
-def test_server_without_bm25_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"index\.uri.*2\.3\.5.*BM25.*2\.5"):
+def test_server_without_sparse_vectors_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"index\.uri.*2\.3\.5.*sparse vectors.*2\.4"):
         check_index_config(IndexConfig(), OLD)
 
 
