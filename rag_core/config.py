@@ -247,6 +247,74 @@ class RunConfig(Section):
     max_partitions_per_run: int = Field(default=32, ge=1, description="Upper bound for one run of a backfill.")
 
 
+class LabelledQueries(Section):
+    """Questions with judged documents of one source, in BEIR's layout."""
+
+    source: str = Field(description="The source that the judgements are about.")
+    queries: Path = Field(description="JSONL with _id and text. A relative path is relative to the file.")
+    qrels: Path = Field(description="TSV with query-id, corpus-id, score. A relative path is relative to the file.")
+
+
+class EvaluationConfig(Section):
+    """What is measured before an index is published, and what it must reach."""
+
+    labelled: tuple[LabelledQueries, ...] = Field(
+        default=(), description="Labelled queries. Without any, known-item queries are generated from the chunks."
+    )
+    known_items: int = Field(
+        default=200, ge=0, description="Generated queries: a sentence of a chunk asks for its document. 0: none."
+    )
+    samples: int = Field(default=200, ge=10, description="Stored vectors that are searched for to measure ANN recall.")
+    min_ann_recall: float = Field(
+        default=0.95, gt=0, le=1, description="ANN recall@10 against exact search that the index must reach."
+    )
+    min_filtered_recall: float = Field(
+        default=0.9, gt=0, le=1, description="The same under filters: 1 %, 10 %, one source, access labels, a partition."
+    )
+    min_ndcg_at_10: float | None = Field(
+        default=None, ge=0, le=1, description="Hybrid nDCG@10 on the labelled queries that the index must reach."
+    )
+    max_regression: float = Field(
+        default=0.02, ge=0, le=1, description="Loss of mean nDCG@10 against the last published run that is refused."
+    )
+    significance: float = Field(
+        default=0.05, gt=0, lt=1, description="Level of the paired test: a loss that may be chance is not refused."
+    )
+    min_overlap: float | None = Field(
+        default=None, ge=0, le=1, description="overlap@10 of old and new results below which a new index is refused."
+    )
+    max_latency_ratio: float = Field(
+        default=3.0, gt=0, description="New to old p95 search latency above which a new index is refused."
+    )
+    reevaluate_share: float = Field(
+        default=0.05, ge=0, le=1, description="Share of changed chunks from which the recalls are measured again."
+    )
+
+
+class PublicationConfig(Section):
+    """Blue/green: how one index takes the place of another."""
+
+    max_reembed_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of the served chunks that a changed setting may embed anew without `rag run --rebuild`.",
+    )
+    keep_collections: int = Field(
+        default=1, ge=0, description="Collections published before that are kept for `rag rollback`."
+    )
+
+
+class QualityConfig(Section):
+    """Declared tests of the tables; the files in `dbt_like_checks/` describe the built-in ones."""
+
+    tests: Path | None = Field(
+        default=None,
+        description="Folder of YAML files with own tests, or other settings of the built-in ones. Relative to the file.",
+    )
+    max_failing_rows: int = Field(default=1_000, ge=1, description="Failing rows that are stored of one test and partition.")
+
+
 class RagConfig(Section):
     """The whole of `rag.yaml`."""
 
@@ -259,6 +327,9 @@ class RagConfig(Section):
     index: IndexConfig = Field(default_factory=IndexConfig, description="Where vectors are searched.")
     spark: SparkConfig = Field(default_factory=SparkConfig, description="Engine of large changes.")
     run: RunConfig = Field(default_factory=RunConfig, description="Packing of runs.")
+    quality: QualityConfig = Field(default_factory=QualityConfig, description="Declared tests.")
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Recalls before publication.")
+    publication: PublicationConfig = Field(default_factory=PublicationConfig, description="Blue/green publication.")
 
     @model_validator(mode="after")
     def _unique_sources(self) -> "RagConfig":

@@ -2,6 +2,7 @@
 
 Offsets are in characters (Unicode code points) of the document's text; times are UTC; `*_hash` and `*_id` are the
 digests of `rag_core.ids`. `partition_key` is the Dagster partition and the Delta partition column of each table.
+`lane` is a further partition column where two indexes can need rows of their own: see `rag_core.generation`.
 """
 
 from typing import Final
@@ -57,6 +58,7 @@ DOCUMENTS: Final = pa.schema(
 
 CHUNKS: Final = pa.schema(
     [
+        _field("lane", pa.string(), "default chunking that the rows are cut by; two while a new one is built"),
         _field("partition_key", pa.string(), "as in documents"),
         _field("chunk_id", pa.string(), "key: digest of partition, document, embedded text and occurrence"),
         _field("doc_id", pa.string(), "the document it is a part of"),
@@ -89,6 +91,7 @@ def embeddings(dim: int | None = None) -> pa.Schema:
     vector = pa.list_(pa.float32(), dim) if dim else pa.list_(pa.float32())
     return pa.schema(
         [
+            _field("lane", pa.string(), "chunking and model of the rows; two while a new one is built"),
             _field("partition_key", pa.string(), "as in documents"),
             _field("chunk_id", pa.string(), "key: the chunk"),
             _field("doc_id", pa.string(), "the chunk's document"),
@@ -104,7 +107,7 @@ EMBEDDINGS: Final = embeddings()
 INDEX_PARTITIONS: Final = pa.schema(
     [
         _field("partition_key", pa.string(), "as in documents"),
-        _field("collection", pa.string(), "Milvus collection that holds the row"),
+        _field("collection", pa.string(), "Milvus collection that holds the row; the lane of this table"),
         _field("chunk_id", pa.string(), "key, together with collection"),
         _field("doc_id", pa.string(), "the chunk's document"),
         _field("text_hash", pa.string(), "digest of the embedded text"),
@@ -138,7 +141,9 @@ PUBLISHED_INDEX: Final = pa.schema(
         _field("chunks", pa.int64(), "rows in the collection"),
         _field("partitions", pa.int32(), "partitions in the collection"),
         _field("table_versions", pa.string(), "JSON object: Delta version of each table when published"),
-        _field("verdict", pa.string(), "published, or why not"),
+        _field("settings", pa.string(), "JSON object: chunking, model and index, from which the generation is restored"),
+        _field("ann_recall_at_10", pa.float64(), "against exact search, at these search_params", nullable=True),
+        _field("verdict", pa.string(), "published, or rolled back from which collection"),
     ]
 )
 
@@ -152,9 +157,83 @@ TERM_STATISTICS: Final = pa.schema(
     ]
 )
 
+QUALITY_RESULTS: Final = pa.schema(
+    [
+        _field("result_id", pa.string(), "key: digest of table, lane, partition, version, test and suite"),
+        _field("run_id", pa.string(), "Dagster run, or the command that tested"),
+        _field("evaluated_at", TIMESTAMP, "when"),
+        _field("table", pa.string(), "table that was tested"),
+        _field("lane", pa.string(), "its lane; empty for tables without lanes"),
+        _field("partition_key", pa.string(), "partition that was tested; * for all together"),
+        _field("table_version", pa.int64(), "Delta version that was tested"),
+        _field("suite_fingerprint", pa.string(), "the declared tests of the table and their settings"),
+        _field("test", pa.string(), "name of the test, such as unique__chunk_id"),
+        _field("kind", pa.string(), "kind of the test, such as unique"),
+        _field("column", pa.string(), "column or columns, comma-separated; empty for tests of the table"),
+        _field("severity", pa.string(), "warn or error"),
+        _field("blocking", pa.bool_(), "whether a failure holds the partition back from the stage behind"),
+        _field("outcome", pa.string(), "pass, warn or error"),
+        _field("value", pa.float64(), "what was measured", nullable=True),
+        _field("threshold", pa.string(), "what was expected, in words"),
+        _field("rows", pa.int64(), "rows that were tested"),
+        _field("failing_rows", pa.int64(), "rows that fail; 0 for tests of the table as a whole"),
+        _field("examples", pa.string(), "JSON list of failing keys and values, a few"),
+        _field("description", pa.string(), "what the test says, as a sentence"),
+    ]
+)
+
+QUALITY_FAILURES: Final = pa.schema(
+    [
+        _field("result_id", pa.string(), "the result that the row belongs to"),
+        _field("evaluated_at", TIMESTAMP, "when"),
+        _field("table", pa.string(), "table that was tested"),
+        _field("partition_key", pa.string(), "partition"),
+        _field("test", pa.string(), "name of the test"),
+        _field("key", pa.string(), "the row's own key: doc_id, chunk_id or query_id"),
+        _field("value", pa.string(), "the value that fails, as text, cut to 500 characters"),
+    ]
+)
+
+VERDICTS: Final = pa.schema(
+    [
+        _field("verdict_id", pa.string(), "key: digest of collection, ledger and settings that were judged"),
+        _field("collection", pa.string(), "collection that was judged"),
+        _field("against", pa.string(), "served collection it was compared with; empty for the first"),
+        _field("judged_at", TIMESTAMP, "when"),
+        _field("run_id", pa.string(), "Dagster run"),
+        _field("passed", pa.bool_(), "whether it may be published"),
+        _field("reasons", pa.string(), "JSON list: what it fails, as sentences; empty if passed"),
+        _field("search_params", pa.string(), "JSON object: cheapest that meet the recall floor"),
+        _field("measures", pa.string(), "JSON object: ann, relevance, comparison, as rag_core.evaluation writes them"),
+        _field("table_versions", pa.string(), "JSON object: Delta version of each table that was judged"),
+        _field("chunks", pa.int64(), "rows in the collection"),
+        _field("report", pa.string(), "report page, relative to the store; empty if none was written"),
+    ]
+)
+
+DELETIONS: Final = pa.schema(
+    [
+        _field("doc_id", pa.string(), "key, together with removed_at: the document that is gone"),
+        _field("partition_key", pa.string(), "its partition"),
+        _field("uri", pa.string(), "where a person found the document"),
+        _field("external_id", pa.string(), "as in documents", nullable=True),
+        _field("absence_seen_at", TIMESTAMP, "when the listing first lacked it"),
+        _field("removed_at", TIMESTAMP, "when its rows were removed from the index"),
+        _field("collection", pa.string(), "key as well: collection that they were removed from"),
+        _field("rows_removed", pa.int64(), "rows of the index that were removed"),
+        _field("unfindable_by_id", pa.bool_(), "no row of its chunk ids is left"),
+        _field("unfindable_by_text", pa.bool_(), "its own text finds nothing of it", nullable=True),
+        _field("unfindable_by_vector", pa.bool_(), "its own vectors find nothing of it", nullable=True),
+        _field("verified_at", TIMESTAMP, "when it was verified"),
+        _field("caches_told_at", TIMESTAMP, "when caches of answers were told", nullable=True),
+        _field("run_id", pa.string(), "Dagster run"),
+    ]
+)
+
 RETRIEVAL_EVAL: Final = pa.schema(
     [
-        _field("query_id", pa.string(), "key, together with mode and evaluated_at"),
+        _field("query_id", pa.string(), "key, together with query_set, mode, collection and evaluated_at"),
+        _field("query_set", pa.string(), "labelled, or known_item for generated queries"),
         _field("source", pa.string(), "source that was searched"),
         _field("mode", pa.string(), "dense, bm25 or hybrid"),
         _field("collection", pa.string(), "collection that was searched"),

@@ -11,7 +11,9 @@ import pyarrow as pa
 from rag_core import ids
 from rag_core.chunking.chunker import Chunker
 from rag_core.chunking.model import Chunk, embedded_text
-from rag_core.schemas import CHUNKS
+from rag_core.tables.delta import row_schema
+
+_ROWS: Final = row_schema("chunks")
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def chunk_batches(
         chunker_of: Returns the chunker of a source, by its name; called once per source.
 
     Yields:
-        Batches of `schemas.CHUNKS` of about 4,096 rows or 8 Mi characters at most (more only where one document has
+        Batches of `schemas.CHUNKS` without its lane, of about 4,096 rows or 8 Mi characters at most (more only where one document has
         more); chunks in document order, documents in the order given.
     """
     chunkers: dict[str, Chunker] = {}
@@ -74,7 +76,7 @@ class _Rows:
     """Chunks gathered by column."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, list[Any]] = {name: [] for name in CHUNKS.names}
+        self._columns: dict[str, list[Any]] = {name: [] for name in _ROWS.names}
         self._chars = 0
 
     @property
@@ -87,9 +89,9 @@ class _Rows:
 
     def take(self) -> pa.RecordBatch:
         """Return the gathered rows, in batch form, and forget them."""
-        arrays = [pa.array(self._columns[field.name], type=field.type) for field in CHUNKS]
+        arrays = [pa.array(self._columns[field.name], type=field.type) for field in _ROWS]
         self.__init__()  # type: ignore[misc]
-        return pa.RecordBatch.from_arrays(arrays, schema=CHUNKS)
+        return pa.RecordBatch.from_arrays(arrays, schema=_ROWS)
 
     def extend(self, document: dict[str, Any], chunker: Chunker) -> None:
         """Add the chunks of one document."""

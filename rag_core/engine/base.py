@@ -39,6 +39,7 @@ class ChunkJob:
 
     store: Store
     config: RagConfig
+    lane: str
 
 
 class Engine(Protocol):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_core.chunking.chunker import Chunker, make_chunker
-from rag_core.config import EmbeddingConfig, RagConfig
+from rag_core.config import ChunkingConfig, EmbeddingConfig, RagConfig
 from rag_core.embedding.model import resolve_model
 from rag_core.errors import ConfigError
 
@@ -23,14 +23,26 @@ def chunker_of(config: RagConfig, source_name: str) -> Chunker:
     Raises:
         ConfigError: The chunks would be larger than what the embedding model reads.
     """
-    source = config.source(source_name)
-    chunking = config.chunking_of(source)
+    return _chunker(config, config.chunking_of(config.source(source_name)), f"source {source_name}")
+
+
+def chunker_fingerprints(config: RagConfig) -> dict[str, str]:
+    """Return the chunker fingerprint of each source."""
+    return {source.name: chunker_of(config, source.name).fingerprint for source in config.sources}
+
+
+def default_chunker_fingerprint(config: RagConfig) -> str:
+    """Return the fingerprint of the chunker of sources that have no chunking of their own."""
+    return _chunker(config, config.chunking, "the configuration").fingerprint
+
+
+def _chunker(config: RagConfig, chunking: ChunkingConfig, whose: str) -> Chunker:
     key = (chunking.model_dump_json(), config.embedding.model_dump_json())
     if key not in _CACHE:
         spec = resolve_model(config.embedding)
         if chunking.max_tokens > spec.max_content_tokens:
             raise ConfigError(
-                f"chunking.max_tokens of source {source_name} is {chunking.max_tokens}, but model {spec.name} reads "
+                f"chunking.max_tokens of {whose} is {chunking.max_tokens}, but model {spec.name} reads "
                 f"{spec.max_content_tokens} tokens beside its special tokens and prefix; expected at most that"
             )
         _CACHE[key] = make_chunker(
@@ -40,11 +52,6 @@ def chunker_of(config: RagConfig, source_name: str) -> Chunker:
             model_fingerprint=spec.fingerprint,
         )
     return _CACHE[key]
-
-
-def chunker_fingerprints(config: RagConfig) -> dict[str, str]:
-    """Return the chunker fingerprint of each source."""
-    return {source.name: chunker_of(config, source.name).fingerprint for source in config.sources}
 
 
 @lru_cache(maxsize=1)

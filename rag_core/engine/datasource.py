@@ -61,6 +61,15 @@ class DocumentsInput:
     ids_path: str
 
 
+@dataclass(frozen=True)
+class StagedTarget:
+    """Where rows are staged: a table, and its lane if it has lanes."""
+
+    store: Store
+    table: str
+    lane: str | None
+
+
 class ObjectsSource(DataSource):
     """Format `rag_objects`: rows in schema OBJECTS."""
 
@@ -135,7 +144,7 @@ class StagedTable(DataSource):
 
     def writer(self, schema: StructType, overwrite: bool) -> DataSourceArrowWriter:
         """Return the writer; rows are always added, never overwritten."""
-        return _StagedWriter(decode(self.options["store"]), self.options["table"], self.options["files"])
+        return _StagedWriter(decode(self.options["target"]), self.options["files"])
 
 
 @dataclass
@@ -144,13 +153,12 @@ class _TaskFiles(WriterCommitMessage):
 
 
 class _StagedWriter(DataSourceArrowWriter):
-    def __init__(self, store: Store, table: str, files_path: str) -> None:
-        self._store = store
-        self._table = table
+    def __init__(self, target: StagedTarget, files_path: str) -> None:
+        self._target = target
         self._files_path = files_path
 
     def write(self, iterator: Iterator[pa.RecordBatch]) -> "_TaskFiles":
-        writer = StagingWriter(self._store, self._table)
+        writer = StagingWriter(self._target.store, self._target.table, self._target.lane)
         with writer:
             for batch in iterator:
                 writer.write(batch)
@@ -158,10 +166,10 @@ class _StagedWriter(DataSourceArrowWriter):
 
     def commit(self, messages: list["_TaskFiles | None"]) -> None:
         listed = [file for message in messages if message is not None for file in message.files]
-        filesystem, _ = self._store.filesystem()
+        filesystem, _ = self._target.store.filesystem()
         with filesystem.open_output_stream(self._files_path) as sink:
             sink.write(json.dumps(listed).encode())
 
     def abort(self, messages: list["_TaskFiles | None"]) -> None:
         files = [StagedFile(**file) for message in messages if message is not None for file in message.files]
-        remove_staged(self._store, self._table, files)
+        remove_staged(self._target.store, self._target.table, files)

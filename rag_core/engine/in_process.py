@@ -26,7 +26,8 @@ class InProcessEngine:
     ) -> tuple[StagedFile, ...]:
         """See `Engine.chunk`."""
         batches = documents.batches(where=in_set("doc_id", doc_ids), batch_rows=256)
-        return stage(job.store, "chunks", chunk_documents(_progressing(batches, len(doc_ids), on_progress), job))
+        rows = chunk_documents(_progressing(batches, len(doc_ids), on_progress), job)
+        return stage(job.store, "chunks", rows, job.lane)
 
 
 def _counted(items: Sequence[SourceObject], what: str, on_progress: Progress) -> Iterator[SourceObject]:

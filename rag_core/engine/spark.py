@@ -24,12 +24,13 @@ from rag_core.engine.datasource import (
     ObjectsInput,
     ObjectsSource,
     StagedTable,
+    StagedTarget,
     encode,
 )
 from rag_core.sources.base import SourceObject
 from rag_core.stages.common import Progress, no_progress
 from rag_core.tables.change import StagedFile
-from rag_core.tables.delta import SCHEMAS, TableSlice
+from rag_core.tables.delta import TableSlice, row_schema
 from rag_core.tables.store import Store
 
 _log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class SparkEngine:
             def parse(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
                 yield from parse_items((item for batch in batches for item in objects_from(batch)), job)
 
-            return self._stage(rows.load().mapInArrow(parse, _spark_schema("documents")), job.store, "documents",
+            return self._stage(rows.load().mapInArrow(parse, _spark_schema("documents")), job.store, "documents", None,
                                folder, on_progress)  # fmt: skip
 
     def chunk(
@@ -93,15 +94,16 @@ class SparkEngine:
             def chunk(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
                 yield from chunk_documents(batches, job)
 
-            return self._stage(rows.mapInArrow(chunk, _spark_schema("chunks")), job.store, "chunks",
+            return self._stage(rows.mapInArrow(chunk, _spark_schema("chunks")), job.store, "chunks", job.lane,
                                folder, on_progress)  # fmt: skip
 
     def _stage(
-        self, rows: DataFrame, store: Store, table: str, folder: str, on_progress: Progress
+        self, rows: DataFrame, store: Store, table: str, lane: str | None, folder: str, on_progress: Progress
     ) -> tuple[StagedFile, ...]:
         files_path = f"{folder}/files.json"
         writer = rows.write.format("rag_staged").mode("append")
-        writer = writer.option("store", encode(store)).option("table", table).option("files", files_path)
+        target = StagedTarget(store, table, lane)
+        writer = writer.option("target", encode(target)).option("files", files_path)
         with _task_progress(self.session(), table, on_progress):
             writer.save()
         filesystem, _ = store.filesystem()
@@ -139,7 +141,7 @@ def _start(config: SparkConfig) -> SparkSession:
 
 
 def _spark_schema(table: str) -> Any:
-    return from_arrow_schema(SCHEMAS[table])
+    return from_arrow_schema(row_schema(table))
 
 
 @contextmanager

@@ -64,18 +64,22 @@ class CollectionAdmin:
             finally:
                 self._lock_depth -= 1
 
-    def ensure_collection(self, name: str, *, dim: int, model_fingerprint: str) -> CollectionMeta:
+    def ensure_collection(
+        self, name: str, *, dim: int, model_fingerprint: str, config: IndexConfig | None = None
+    ) -> CollectionMeta:
         """Make the collection, or what a crash left unmade of it, and load it.
 
         Args:
             name: From `schema.collection_name`.
             dim: Vector dimension.
             model_fingerprint: Model of the vectors.
+            config: Metric and index type; default: those of the connection's configuration.
 
         Raises:
             FingerprintMismatchError: The collection exists with another model or dimension.
         """
-        wanted = CollectionMeta(model_fingerprint, dim, self.config.metric, self.config.index_type)
+        config = config or self.config
+        wanted = CollectionMeta(model_fingerprint, dim, config.metric, config.index_type)
         with self.write_lock():
             if not self.has_collection(name):
                 self._call(
@@ -90,14 +94,14 @@ class CollectionAdmin:
             found = self.meta(name)
             if found != wanted:
                 raise FingerprintMismatchError(f"collection {name} holds {found}, but {wanted} is wanted")
-            self._ensure_indexes(name)
+            self._ensure_indexes(name, config)
             self.load(name)
         return wanted
 
-    def _ensure_indexes(self, name: str) -> None:
+    def _ensure_indexes(self, name: str, config: IndexConfig) -> None:
         timeout = self._connection.long_timeout_s
         present = self._call(f"indexes of {name}", lambda milvus: milvus.list_indexes(name, timeout=timeout))
-        for field, params in schema.milvus_indexes(self.config, lite=self.capabilities.kind == "lite").items():
+        for field, params in schema.milvus_indexes(config, lite=self.capabilities.kind == "lite").items():
             if field not in present:
                 create = partial(_create_index, name=name, params=params, timeout=timeout)
                 self._call(f"making index {field} of {name}", create)

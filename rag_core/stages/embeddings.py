@@ -13,17 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rag_core.chunking.model import embedded_text
-from rag_core.config import RagConfig
 from rag_core.embedding.cache import VectorCache
 from rag_core.embedding.manifest import remove_manifest, write_manifest
-from rag_core.embedding.model import ModelSpec
 from rag_core.errors import TransientError
-from rag_core.schemas import EMBEDDINGS
+from rag_core.generation import Generation
 from rag_core.stages.common import Counts, StageOutput, anti_join, count_by_partition, nothing
 from rag_core.tables.change import TableChange, stage
-from rag_core.tables.delta import TableSlice, in_set
+from rag_core.tables.delta import TableSlice, in_set, row_schema
 
 _KEYS = ["partition_key", "chunk_id", "doc_id", "text_hash"]
+_ROW = row_schema("embeddings")
 _LOOKUP_ROWS = 8_192
 
 
@@ -32,6 +31,7 @@ class EmbeddingPlan:
     """What a run of the stage has to do.
 
     Attributes:
+        generation: The model, and the lanes.
         chunks: The chunks it reads.
         current: The `embeddings` table it changes.
         rows: Chunks that need a row (partition_key, chunk_id, doc_id, text_hash), sorted by text_hash.
@@ -44,6 +44,7 @@ class EmbeddingPlan:
         run_id: Names the manifest's folder.
     """
 
+    generation: Generation
     chunks: TableSlice
     current: TableSlice
     rows: pa.Table
@@ -57,10 +58,12 @@ class EmbeddingPlan:
 
 
 def plan_embeddings(
-    chunks: TableSlice, current: TableSlice, config: RagConfig, spec: ModelSpec, *, run_id: str
+    chunks: TableSlice, current: TableSlice, generation: Generation, *, run_id: str
 ) -> EmbeddingPlan:
-    """Find the chunks without a vector of this model, and write a manifest of the texts to embed."""
+    """Find the chunks without a vector of the generation's model, and write a manifest of the texts to embed."""
     started = time.perf_counter()
+    spec = generation.spec
+    chunks, current = chunks.in_lane(generation.chunk_lane), current.in_lane(generation.embedding_lane)
     wanted = chunks.read(_KEYS)
     have = current.read(_KEYS, pc.field("model_fingerprint") == spec.fingerprint)
     stale = current.read(_KEYS, pc.field("model_fingerprint") != spec.fingerprint)
@@ -76,10 +79,10 @@ def plan_embeddings(
     manifest = None
     if missing:
         items = _missing_items(chunks, pa.array(missing, pa.string()))
-        manifest = write_manifest(current.store, config.embedding, spec, items, run_id)
+        manifest = write_manifest(current.store, generation.config.embedding, spec, items, run_id)
     counts = _counts(current, wanted, todo, gone)
     return EmbeddingPlan(
-        chunks, current, rows, tuple(replaced), counts, len(texts), len(missing), manifest,
+        generation, chunks, current, rows, tuple(replaced), counts, len(texts), len(missing), manifest,
         time.perf_counter() - started, run_id,
     )  # fmt: skip
 
@@ -94,7 +97,7 @@ def _missing_items(chunks: TableSlice, missing: pa.Array) -> Iterator[pa.RecordB
         )
 
 
-def embeddings_change(plan: EmbeddingPlan, spec: ModelSpec) -> StageOutput:
+def embeddings_change(plan: EmbeddingPlan) -> StageOutput:
     """Build the table's change from the cache.
 
     Raises:
@@ -102,7 +105,8 @@ def embeddings_change(plan: EmbeddingPlan, spec: ModelSpec) -> StageOutput:
     """
     started = time.perf_counter()
     store = plan.current.store
-    files = stage(store, "embeddings", _rows(plan, spec)) if plan.rows.num_rows else ()
+    spec, lane = plan.generation.spec, plan.generation.embedding_lane
+    files = stage(store, "embeddings", _rows(plan), lane) if plan.rows.num_rows else ()
     change = TableChange(
         plan.current,
         "doc_id",
@@ -116,7 +120,8 @@ def embeddings_change(plan: EmbeddingPlan, spec: ModelSpec) -> StageOutput:
     return StageOutput(change, plan.counts, seconds, totals, after_commit=done)
 
 
-def _rows(plan: EmbeddingPlan, spec: ModelSpec) -> Iterator[pa.RecordBatch]:
+def _rows(plan: EmbeddingPlan) -> Iterator[pa.RecordBatch]:
+    spec = plan.generation.spec
     cache = VectorCache(plan.current.store)
     for offset in range(0, plan.rows.num_rows, _LOOKUP_ROWS):
         part = plan.rows.slice(offset, _LOOKUP_ROWS).combine_chunks()
@@ -132,7 +137,7 @@ def _rows(plan: EmbeddingPlan, spec: ModelSpec) -> Iterator[pa.RecordBatch]:
         columns = {name: part[name].combine_chunks() for name in _KEYS}
         columns["model_fingerprint"] = pa.repeat(pa.scalar(spec.fingerprint), part.num_rows)
         columns["vector"] = pa.ListArray.from_arrays(offsets, pa.array(taken.reshape(-1)))
-        yield pa.record_batch([columns[name] for name in EMBEDDINGS.names], schema=EMBEDDINGS)
+        yield pa.record_batch([columns[name] for name in _ROW.names], schema=_ROW)
 
 
 def _counts(current: TableSlice, wanted: pa.Table, todo: pa.Table, gone: pa.Table) -> dict[str, Counts]:

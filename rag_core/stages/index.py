@@ -14,14 +14,15 @@ import pyarrow.compute as pc
 
 from rag_core.index.client import IndexClient
 from rag_core.index.journal import SyncJournal
+from rag_core.generation import Generation
 from rag_core.index.sync import SyncResult, sync_partition
-from rag_core.schemas import INDEX_PARTITIONS
 from rag_core.stages.common import Counts, Progress, StageOutput, anti_join, no_progress
 from rag_core.tables.change import StagedFile, TableChange, stage
-from rag_core.tables.delta import TableSlice, in_set
+from rag_core.tables.delta import TableSlice, in_set, row_schema
 
 _WANTED = ["chunk_id", "doc_id", "row_hash", "text_hash"]
 _LEDGER = ["chunk_id", "doc_id", "row_hash", "model_fingerprint"]
+_ROW = row_schema("index_partitions")
 _SLICE_ROWS = 16_384
 
 
@@ -44,22 +45,28 @@ class IndexTables:
     embeddings: TableSlice
     ledger: TableSlice
 
+    def of(self, generation: Generation) -> "IndexTables":
+        """Narrow the tables to a generation's lanes."""
+        return IndexTables(
+            self.chunks.in_lane(generation.chunk_lane),
+            self.embeddings.in_lane(generation.embedding_lane),
+            self.ledger.in_lane(generation.collection),
+        )
+
 
 def index_change(
     tables: IndexTables,
     client: IndexClient,
-    collection: str,
-    model_fingerprint: str,
+    generation: Generation,
     *,
     on_progress: Progress = no_progress,
 ) -> StageOutput:
-    """Bring the partitions of a collection up to date, and build the ledger's change.
+    """Bring the partitions of a generation's collection up to date, and build the ledger's change.
 
     Args:
         tables: Chunks, embeddings and ledger.
         client: Connected to the Milvus that holds the collection.
-        collection: Its name; it must exist.
-        model_fingerprint: The collection's model; vectors of another one are not written.
+        generation: Its collection must exist; vectors of another model are not written.
         on_progress: Told of written rows.
 
     Returns:
@@ -68,6 +75,8 @@ def index_change(
     Raises:
         TransientError: Milvus did not come to hold what it should; a further run repeats the difference.
     """
+    tables = tables.of(generation)
+    collection, model_fingerprint = generation.collection, generation.spec.fingerprint
     journal = SyncJournal(tables.ledger.store, collection)
     files: list[StagedFile] = []
     replaced: set[str] = set()
@@ -78,13 +87,13 @@ def index_change(
     for number, key in enumerate(keys):
         started = time.perf_counter()
         part = IndexTables(tables.chunks.of(key), tables.embeddings.of(key), tables.ledger.of(key))
-        difference = _diff(part, collection, model_fingerprint)
+        difference = _diff(part, model_fingerprint)
         seconds["diff"] += time.perf_counter() - started
         result = _sync(part, difference, client, collection, key, journal, _rows_written(on_progress, upserted))
         started = time.perf_counter()
         if difference.documents:
-            rows = _ledger_rows(difference, key, collection, model_fingerprint)
-            files += stage(tables.ledger.store, "index_partitions", rows)
+            rows = _ledger_rows(difference, key, model_fingerprint)
+            files += stage(tables.ledger.store, "index_partitions", rows, collection)
             replaced.update(difference.known.intersection(difference.documents))
         counts[key] = _counts(difference, result)
         for name, value in {**result.seconds, "ledger": time.perf_counter() - started}.items():
@@ -117,24 +126,21 @@ def _end(journal: SyncJournal, partition_keys: Iterable[str]) -> None:
         journal.end(key)
 
 
-def _diff(part: IndexTables, collection: str, model_fingerprint: str) -> _Difference:
+def _diff(part: IndexTables, model_fingerprint: str) -> _Difference:
     vectors = part.embeddings.read(["chunk_id", "text_hash"], pc.field("model_fingerprint") == model_fingerprint)
     chunks = part.chunks.read(_WANTED)
     # A chunk whose vector is not there yet (the stage before was not run) waits; it is not an error of this stage.
     wanted = chunks.join(vectors, keys=["chunk_id", "text_hash"], join_type="left semi")
-    ledger = part.ledger.read([*_LEDGER, "collection"])
-    here = ledger.filter((pc.field("collection") == collection) & (pc.field("model_fingerprint") == model_fingerprint))
+    ledger = part.ledger.read(_LEDGER)
+    here = ledger.filter(pc.field("model_fingerprint") == model_fingerprint)
     upserts = anti_join(wanted, here, ["chunk_id", "row_hash"])
-    in_collection = ledger.filter(pc.field("collection") == collection)
-    gone = anti_join(in_collection, wanted, ["chunk_id"])
+    gone = anti_join(ledger, wanted, ["chunk_id"])
     documents = {*upserts["doc_id"].to_pylist(), *gone["doc_id"].to_pylist()}
-    # Rows of a collection that is no longer built here go when their document is next written.
-    elsewhere = ledger.filter(pc.field("collection") != collection)["doc_id"].to_pylist()
     return _Difference(
         wanted=wanted,
         upserts=upserts,
         deletes=gone["chunk_id"].to_pylist(),
-        documents=sorted({*documents, *elsewhere}),
+        documents=sorted(documents),
         known=set(ledger["doc_id"].to_pylist()),
     )
 
@@ -179,22 +185,19 @@ def _rows(part: IndexTables, chunk_ids: pa.ChunkedArray) -> Iterator[pa.RecordBa
             yield from joined.combine_chunks().to_batches()
 
 
-def _ledger_rows(
-    difference: _Difference, key: str, collection: str, model_fingerprint: str
-) -> Iterator[pa.RecordBatch]:
+def _ledger_rows(difference: _Difference, key: str, model_fingerprint: str) -> Iterator[pa.RecordBatch]:
     touched = pa.array(difference.documents, pa.string())
     rows = difference.wanted.filter(pc.is_in(difference.wanted["doc_id"], touched))
-    now = pa.scalar(datetime.now(UTC), INDEX_PARTITIONS.field("indexed_at").type)
+    now = pa.scalar(datetime.now(UTC), _ROW.field("indexed_at").type)
     constants = {
         "partition_key": pa.scalar(key),
-        "collection": pa.scalar(collection),
         "model_fingerprint": pa.scalar(model_fingerprint),
         "indexed_at": now,
     }
     for batch in rows.to_batches(max_chunksize=65_536):
         columns: dict[str, pa.Array] = {name: pa.repeat(value, batch.num_rows) for name, value in constants.items()}
         columns |= {name: batch.column(name) for name in _WANTED}
-        yield pa.record_batch([columns[name] for name in INDEX_PARTITIONS.names], schema=INDEX_PARTITIONS)
+        yield pa.record_batch([columns[name] for name in _ROW.names], schema=_ROW)
 
 
 def _counts(difference: _Difference, result: SyncResult) -> Counts:

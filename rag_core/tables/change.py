@@ -20,7 +20,7 @@ from deltalake.transaction import AddAction
 
 from rag_core.errors import TransientError
 from rag_core.faults import crash_point
-from rag_core.tables.delta import SCHEMAS, TableSlice, ensure_table
+from rag_core.tables.delta import LANES, SCHEMAS, TableSlice, ensure_table, partition_columns, row_schema
 from rag_core.tables.store import Store
 
 _ROW_GROUP_ROWS = 4_096
@@ -35,6 +35,12 @@ class StagedFile:
     partition_key: str
     rows: int
     size_bytes: int
+    lane: str | None = None
+
+    def partition_values(self, table: str) -> dict[str, str]:
+        """Return the values of the table's partition columns."""
+        lane = {} if self.lane is None else {LANES[table]: self.lane}
+        return {**lane, "partition_key": self.partition_key}
 
 
 @dataclass(frozen=True)
@@ -77,9 +83,13 @@ class StagingWriter:
     Rows of different partition keys may be mixed in a batch. Use as a context manager: an exception removes the files.
     """
 
-    def __init__(self, store: Store, table: str) -> None:
-        self._schema = SCHEMAS[table]
-        self._file_schema = pa.schema([f for f in self._schema if f.name != "partition_key"])
+    def __init__(self, store: Store, table: str, lane: str | None = None) -> None:
+        if (lane is None) != (table not in LANES):
+            raise ValueError(f"table {table} is written {'into a lane' if table in LANES else 'without a lane'}")
+        self._lane = lane
+        self._folder = "" if lane is None else f"{LANES[table]}={lane}/"
+        self._schema = row_schema(table)
+        self._file_schema = pa.schema([field for field in self._schema if field.name != "partition_key"])
         filesystem, root = store.filesystem()
         self._filesystem = pafs.SubTreeFileSystem(f"{root}/tables/{table}", filesystem)
         self._open: dict[str, tuple[str, pa.NativeFile, pq.ParquetWriter, int]] = {}
@@ -95,7 +105,7 @@ class StagingWriter:
             self.abort()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Append rows; the batch's columns are those of the table, in any order."""
+        """Append rows; the batch's columns are those of the table without its lane, in any order."""
         batch = batch.select(self._schema.names).cast(self._schema)
         for key in pc.unique(batch.column("partition_key")).to_pylist():
             rows = batch.filter(pc.equal(batch.column("partition_key"), key))
@@ -103,8 +113,9 @@ class StagingWriter:
 
     def _write_partition(self, key: str, rows: pa.RecordBatch) -> None:
         if key not in self._open:
-            path = f"partition_key={key}/part-{uuid.uuid4().hex}.parquet"
-            self._filesystem.create_dir(f"partition_key={key}", recursive=True)
+            folder = f"{self._folder}partition_key={key}"
+            path = f"{folder}/part-{uuid.uuid4().hex}.parquet"
+            self._filesystem.create_dir(folder, recursive=True)
             sink = self._filesystem.open_output_stream(path)
             writer = pq.ParquetWriter(sink, self._file_schema, compression="zstd")
             self._open[key] = (path, sink, writer, 0)
@@ -119,7 +130,7 @@ class StagingWriter:
         writer.close()
         size = sink.tell()
         sink.close()
-        self._files.append(StagedFile(path, key, rows, size))
+        self._files.append(StagedFile(path, key, rows, size, self._lane))
 
     def close(self) -> tuple[StagedFile, ...]:
         """Close every open file and return all that were written."""
@@ -134,9 +145,11 @@ class StagingWriter:
             self._filesystem.delete_file(file.path)
 
 
-def stage(store: Store, table: str, batches: Iterable[pa.RecordBatch]) -> tuple[StagedFile, ...]:
+def stage(
+    store: Store, table: str, batches: Iterable[pa.RecordBatch], lane: str | None = None
+) -> tuple[StagedFile, ...]:
     """Write all batches as staged files, in this process."""
-    writer = StagingWriter(store, table)
+    writer = StagingWriter(store, table, lane)
     with writer:
         for batch in batches:
             writer.write(batch)
@@ -157,8 +170,9 @@ def read_staged(store: Store, table: str, files: Sequence[StagedFile]) -> Iterat
     for file in files:
         with filesystem.open_input_file(f"{root}/tables/{table}/{file.path}") as source:
             for batch in pq.ParquetFile(source).iter_batches(batch_size=_ROW_GROUP_ROWS):
-                key = pa.repeat(pa.scalar(file.partition_key), batch.num_rows)
-                columns = {**dict(zip(batch.schema.names, batch.columns, strict=True)), "partition_key": key}
+                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+                for name, value in file.partition_values(table).items():
+                    columns[name] = pa.repeat(pa.scalar(value), batch.num_rows)
                 yield pa.record_batch([columns[name] for name in schema.names], names=schema.names).cast(schema)
 
 
@@ -179,7 +193,7 @@ def commit(change: TableChange, *, run_id: str) -> CommitResult:
         custom_metadata={"run_id": run_id, **change.metadata},
         # An application transaction for each partition is what makes two writers of a partition conflict, even two
         # appends, which Delta would accept side by side.
-        app_transactions=[Transaction(key, base.version + 1) for key in keys],
+        app_transactions=[Transaction(f"{base.lane or ''}/{key}", base.version + 1) for key in keys],
     )
     crash_point(f"{base.table}.before_commit")
     try:
@@ -208,7 +222,7 @@ def _commit_append(change: TableChange, properties: CommitProperties) -> None:
         AddAction(
             path=file.path,
             size=file.size_bytes,
-            partition_values={"partition_key": file.partition_key},
+            partition_values=file.partition_values(change.base.table),
             modification_time=now_ms,
             data_change=True,
             stats=json.dumps({"numRecords": file.rows}),
@@ -219,7 +233,7 @@ def _commit_append(change: TableChange, properties: CommitProperties) -> None:
         actions,
         mode="append",
         schema=change.base.schema,
-        partition_by=["partition_key"],
+        partition_by=list(partition_columns(change.base.table)),
         commit_properties=properties,
     )
 
@@ -229,6 +243,8 @@ def _commit_replace(change: TableChange, properties: CommitProperties) -> None:
     table: DeltaTable = base.open()
     rows = pa.RecordBatchReader.from_batches(base.schema, read_staged(base.store, base.table, change.files))
     partitions = _sql_in("partition_key", base.partition_keys or ())
+    if base.lane is not None:
+        partitions = f"{_sql_in(LANES[base.table], [base.lane])} AND {partitions}"
     # Delta refuses new rows that the predicate does not cover, so it names the values that are only now added as well.
     added = _values(base.store, base.table, change.files, change.replace_column)
     values = _sql_in(change.replace_column, sorted(added.union(change.replaced)))

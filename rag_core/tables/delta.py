@@ -1,7 +1,9 @@
 """Reading Delta tables: versions, streams of columns, and what changed them. Writing is in `rag_core.tables.change`."""
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +12,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from rag_core import schemas
+from rag_core.errors import PermanentError
 from rag_core.tables.store import Store
 
 SCHEMAS: dict[str, pa.Schema] = {
@@ -20,8 +23,15 @@ SCHEMAS: dict[str, pa.Schema] = {
     "published_index": schemas.PUBLISHED_INDEX,
     "term_statistics": schemas.TERM_STATISTICS,
     "retrieval_eval": schemas.RETRIEVAL_EVAL,
+    "quality_results": schemas.QUALITY_RESULTS,
+    "quality_failures": schemas.QUALITY_FAILURES,
+    "verdicts": schemas.VERDICTS,
+    "deletions": schemas.DELETIONS,
 }
 """Every stored asset's table and its schema; the vector cache is a table of `rag_core.embedding.cache`."""
+
+LANES: Mapping[str, str] = {"chunks": "lane", "embeddings": "lane", "index_partitions": "collection"}
+"""The lane column of each table that has one: rows of two lanes are two sets of rows with keys of their own."""
 
 PARTITIONED: frozenset[str] = frozenset({"documents", "chunks", "embeddings", "index_partitions"})
 
@@ -38,16 +48,34 @@ def ensure_table(store: Store, name: str) -> DeltaTable:
     """Open a table at its newest version, creating it empty if it does not exist yet."""
     uri = store.table_uri(name)
     try:
-        return DeltaTable(uri, storage_options=store.storage_options or None)
+        table = DeltaTable(uri, storage_options=store.storage_options or None)
     except TableNotFoundError:
         return DeltaTable.create(
             uri,
             schema=SCHEMAS[name],
             mode="ignore",
-            partition_by=["partition_key"] if name in PARTITIONED else None,
+            partition_by=list(partition_columns(name)) or None,
             configuration=_CONFIGURATION,
             storage_options=store.storage_options or None,
         )
+    if missing := set(SCHEMAS[name].names).difference(field.name for field in table.schema().fields):
+        raise PermanentError(
+            f"table {name} at {uri} was written by an earlier version: it has no column {', '.join(sorted(missing))}; "
+            f"move the folder `tables` of the store away (vectors are kept beside it and are reused), then: rag run"
+        )
+    return table
+
+
+def partition_columns(name: str) -> tuple[str, ...]:
+    """Return the Delta partition columns of a table, the lane first."""
+    if name not in PARTITIONED:
+        return ()
+    return (LANES[name], "partition_key") if name in LANES else ("partition_key",)
+
+
+def row_schema(name: str) -> pa.Schema:
+    """Return a table's schema without its lane: what is written into one lane."""
+    return pa.schema([field for field in SCHEMAS[name] if field.name != LANES.get(name)])
 
 
 @dataclass(frozen=True)
@@ -59,18 +87,22 @@ class TableSlice:
         table: Its name.
         partition_keys: The partitions; None means all.
         version: Delta version, fixed when the slice was made: later commits are not seen.
+        lane: The lane; None means all lanes, or a table without lanes.
     """
 
     store: Store
     table: str
     partition_keys: tuple[str, ...] | None
     version: int
+    lane: str | None = None
 
     @classmethod
-    def newest(cls, store: Store, table: str, partition_keys: Sequence[str] | None = None) -> "TableSlice":
+    def newest(
+        cls, store: Store, table: str, partition_keys: Sequence[str] | None = None, *, lane: str | None = None
+    ) -> "TableSlice":
         """Make a slice of the table's newest version; a table that does not exist yet is created empty."""
         keys = None if partition_keys is None else tuple(partition_keys)
-        return cls(store, table, keys, ensure_table(store, table).version())
+        return cls(store, table, keys, ensure_table(store, table).version(), lane)
 
     @property
     def schema(self) -> pa.Schema:
@@ -81,6 +113,10 @@ class TableSlice:
         """Narrow the slice to these partitions."""
         return replace(self, partition_keys=partition_keys)
 
+    def in_lane(self, lane: str) -> "TableSlice":
+        """Narrow the slice to a lane."""
+        return replace(self, lane=lane)
+
     def open(self) -> DeltaTable:
         """Open the table at the slice's version."""
         return DeltaTable(
@@ -88,10 +124,12 @@ class TableSlice:
         )
 
     def _filter(self, where: pc.Expression | None) -> pc.Expression | None:
-        if self.partition_keys is None:
-            return where
-        partition = pc.field("partition_key").isin(list(self.partition_keys))
-        return partition if where is None else partition & where
+        conditions = [] if where is None else [where]
+        if self.partition_keys is not None:
+            conditions.insert(0, pc.field("partition_key").isin(list(self.partition_keys)))
+        if self.lane is not None:
+            conditions.insert(0, pc.field(LANES[self.table]) == self.lane)
+        return reduce(operator.and_, conditions) if conditions else None
 
     def head(self, rows: int, columns: Sequence[str], where: pc.Expression | None = None) -> pa.Table:
         """Read the first rows that are found, row group by row group.
