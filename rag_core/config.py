@@ -4,7 +4,17 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 MIB = 1024 * 1024
 
@@ -269,7 +279,10 @@ class EvaluationConfig(Section):
         default=0.95, gt=0, le=1, description="ANN recall@10 against exact search that the index must reach."
     )
     min_filtered_recall: float = Field(
-        default=0.9, gt=0, le=1, description="The same under filters: 1 %, 10 %, one source, access labels, a partition."
+        default=0.9,
+        gt=0,
+        le=1,
+        description="The same under filters: 1 %, 10 %, one source, access labels, a partition.",
     )
     min_ndcg_at_10: float | None = Field(
         default=None, ge=0, le=1, description="Hybrid nDCG@10 on the labelled queries that the index must reach."
@@ -312,7 +325,9 @@ class QualityConfig(Section):
         default=None,
         description="Folder of YAML files with own tests, or other settings of the built-in ones. Relative to the file.",
     )
-    max_failing_rows: int = Field(default=1_000, ge=1, description="Failing rows that are stored of one test and partition.")
+    max_failing_rows: int = Field(
+        default=1_000, ge=1, description="Failing rows that are stored of one test and partition."
+    )
 
 
 class RagConfig(Section):
@@ -337,6 +352,24 @@ class RagConfig(Section):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"source names must be unique; repeated: {', '.join(repeated)}")
+        return self
+
+    @model_validator(mode="after")
+    def _labelled_sources_known(self) -> "RagConfig":
+        names = [source.name for source in self.sources]
+        labelled = [entry.source for entry in self.evaluation.labelled]
+        wrong: list[InitErrorDetails] = []
+        for number, name in enumerate(labelled):
+            if name not in names:
+                expected = f"the name of a source; configured: {', '.join(names)}"
+            elif name in labelled[:number]:
+                expected = "one entry for each source: ids of queries are kept by source"
+            else:
+                continue
+            error = PydanticCustomError("value_error", "{error}", {"error": expected})
+            wrong.append(InitErrorDetails(type=error, loc=("evaluation", "labelled", number, "source"), input=name))
+        if wrong:  # raised like this and not as ValueError, so that each names its own key
+            raise ValidationError.from_exception_data(type(self).__name__, wrong)
         return self
 
     def source(self, name: str) -> SourceConfig:

@@ -66,12 +66,21 @@ def token_limit(config: EmbeddingConfig) -> int | None:
 
 
 def path_problem(path: Path, *, kind: str) -> str | None:
-    """Say what is wrong with a configured local path of a `files`, `slack` or `jsonl` source; None if nothing is."""
+    """Say what is wrong with a configured local path; None if nothing is.
+
+    Args:
+        path: Absolute.
+        kind: Of its source, or `folder` or `file` for what is no source: `files` and `folder` must be one, `file` none.
+    """
     if not path.exists():
         near = difflib.get_close_matches(path.name, _names(path.parent), n=1)
         return f"expected an existing path, there is nothing at {path}" + (f"; did you mean {near[0]}?" if near else "")
     if kind == "files" and not path.is_dir():
         return f"expected a folder, {path} is a file; for a file of records use kind: jsonl"
+    if kind == "folder" and not path.is_dir():
+        return f"expected a folder, {path} is a file"
+    if kind == "file" and not path.is_file():
+        return f"expected a file, {path} is a folder"
     return None
 
 

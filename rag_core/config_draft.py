@@ -113,12 +113,20 @@ class Draft:
         candidates += [(("embedding", key), self.data.get("embedding")) for key in ("tokenizer", "model")]
         entries = enumerate(sources) if isinstance(sources, list) else ()
         candidates += [(("sources", number, "root"), entry) for number, entry in entries]
+        candidates.append((("quality", "tests"), self.data.get("quality")))
+        candidates += self._labelled_files()
         for path, section in candidates:
             value = section.get(path[-1]) if isinstance(section, dict) else None
             remote = isinstance(value, str) and "://" in value
             name = path[-1] == "model" and isinstance(value, str) and not self._is_model_folder(section, value)
             if isinstance(value, str) and not remote and not name:
                 yield path, section, value
+
+    def _labelled_files(self) -> Iterator[tuple[KeyPath, Any]]:
+        evaluation = self.data.get("evaluation")
+        labelled = evaluation.get("labelled") if isinstance(evaluation, dict) else None
+        for number, entry in enumerate(labelled if isinstance(labelled, list) else ()):
+            yield from ((("evaluation", "labelled", number, key), entry) for key in ("queries", "qrels"))
 
     def _is_model_folder(self, section: dict[str, Any], model: str) -> bool:
         return section.get("backend") != "openai" and looks_like_path(model)
@@ -141,6 +149,8 @@ class Draft:
                 problem = path_problem(place, kind=kinds[int(path[1])])
             elif path[-1] == "tokenizer" and not place.is_file():
                 problem = f"expected a tokenizer.json, there is no file at {place}"
+            elif path[:2] in (("quality", "tests"), ("evaluation", "labelled")):
+                problem = path_problem(place, kind="folder" if path[0] == "quality" else "file")
             elif path[0] == "store" and place.exists() and not place.is_dir():
                 problem = f"expected a folder, {place} is a file"
             if problem:

@@ -66,6 +66,15 @@ def section_of(annotation: Any) -> type[Section] | None:
     return None
 
 
+def entry_section_of(annotation: Any) -> type[Section] | None:
+    """Return the section that the entries of a list are; None for other lists, and for `sources`, of several kinds."""
+    for option in options(annotation):
+        if get_origin(option) in (tuple, list):
+            entries = [entry for entry in options(get_args(option)[0]) if section_of(entry)]
+            return section_of(entries[0]) if len(entries) == 1 else None
+    return None
+
+
 def is_secret(annotation: Any) -> bool:
     """Whether a field holds a secret."""
     return SecretStr in options(annotation)
@@ -94,7 +103,8 @@ def field_at(path: Path, kind_of_source: dict[int, str]) -> FieldInfo | None:
     """Find the declaration of a path; None if there is none.
 
     Args:
-        path: Such as `("parsing", "archive", "max_depth")` or `("sources", 0, "root")`.
+        path: Such as `("parsing", "archive", "max_depth")`, `("sources", 0, "root")`, or
+            `("evaluation", "labelled", 0, "qrels")`; the path of an entry is declared by its list.
         kind_of_source: The kind of each source by its number, as far as known.
     """
     section: type[Section] | None = RagConfig
@@ -104,8 +114,12 @@ def field_at(path: Path, kind_of_source: dict[int, str]) -> FieldInfo | None:
         section = SOURCE_KINDS.get(kind_of_source.get(rest[1], ""))
         rest = rest[2:]
     for part in rest:
+        if isinstance(part, int):
+            section = entry_section_of(found.annotation) if found else None
         if section is None:
             return None
+        if isinstance(part, int):
+            continue
         found = section.model_fields.get(str(part))
         if found is None:
             return None

@@ -95,6 +95,9 @@ def _leaves(config: RagConfig) -> Iterator[tuple[KeyPath, str, Any]]:
             elif here == ("sources",):
                 for number, source in enumerate(value):
                     yield from walk(source, (*here, number), f"{key}.{source.name}.")
+            elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+                for number, entry in enumerate(value):
+                    yield from walk(entry, (*here, number), f"{key}[{number}].")
             else:
                 yield here, key, value
 

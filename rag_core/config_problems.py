@@ -9,7 +9,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from rag_core.config import RagConfig, Section
-from rag_core.config_keys import SOURCE_KINDS, Path, field_at, is_secret, section_of, type_text
+from rag_core.config_keys import SOURCE_KINDS, Path, entry_section_of, field_at, is_secret, section_of, type_text
 from rag_core.errors import ConfigError
 
 _NO_VALUE = object()
@@ -142,5 +142,5 @@ def _siblings(path: Path, kinds: dict[int, str]) -> Iterable[str]:
     if len(path) == 3 and path[0] == "sources" and isinstance(path[1], int):
         return SOURCE_KINDS[kinds[path[1]]].model_fields if path[1] in kinds else ()
     parent = field_at(path[:-1], kinds)
-    section = section_of(parent.annotation) if parent else None
+    section = (section_of(parent.annotation) or entry_section_of(parent.annotation)) if parent else None
     return section.model_fields if section else ()

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
 from rag_core.config import RagConfig, Section
-from rag_core.config_keys import SOURCE_KINDS, ConfigKey, keys_of, section_of, type_text
+from rag_core.config_keys import SOURCE_KINDS, ConfigKey, entry_section_of, keys_of, section_of, type_text
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 
@@ -77,7 +77,8 @@ def reference() -> str:
     for name, field in RagConfig.model_fields.items():
         section = _section(field)
         if section is not None:
-            parts += [f"## `{name}`\n", _about(section), _table(list(keys_of(section, (name,))), (name,))]
+            keys = list(keys_of(section, (name,)))
+            parts += [f"## `{name}`\n", _about(section), _table(keys, (name,)), *filter(None, map(_entries, keys))]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -108,6 +109,15 @@ def _source_parts() -> str:
     return text
 
 
+def _entries(key: ConfigKey) -> str:
+    """Describe the entries of a list of sections; empty for other keys."""
+    section = entry_section_of(key.field.annotation)
+    if section is None:
+        return ""
+    # An entry has no variable of its own: the variable of the list takes all of it as YAML.
+    return f"### Entries of `{key.dotted}`\n\n{_about(section)}\n{_table(list(keys_of(section)), (), variables=False)}"
+
+
 def _is_common(name: str) -> bool:
     return name == "kind" or all(
         name in section.model_fields and section.model_fields[name].description == field.description
@@ -124,8 +134,9 @@ def _about(section: type[Section]) -> str:
     return (section.__doc__ or "").strip() + "\n"
 
 
-def _table(keys: list[ConfigKey], prefix: tuple[str, ...]) -> str:
-    lines = ["| key | type | default | meaning | variable |", "| --- | --- | --- | --- | --- |"]
+def _table(keys: list[ConfigKey], prefix: tuple[str, ...], *, variables: bool = True) -> str:
+    columns = ("key", "type", "default", "meaning", "variable")[: 5 if variables else 4]
+    lines = [_row(columns), _row(["---"] * len(columns))]
     for key in keys:
         name = ".".join(key.path[len(prefix) :])
         kind = ", ".join([type_text(key.field.annotation), *_bounds(key.field)])
@@ -133,8 +144,12 @@ def _table(keys: list[ConfigKey], prefix: tuple[str, ...]) -> str:
             "required" if key.field.is_required() else "environment only" if key.is_secret else _default(key.field)
         )
         meaning = (key.field.description or "").replace("|", "\\|")
-        lines.append(f"| `{name}` | {kind} | {default} | {meaning} | `{key.env_name}` |")
+        lines.append(_row((f"`{name}`", kind, default, meaning, f"`{key.env_name}`")[: len(columns)]))
     return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _bounds(field: FieldInfo) -> Iterator[str]:

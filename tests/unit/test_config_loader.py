@@ -264,6 +264,90 @@ def test_addresses_need_their_scheme(write) -> None:
     assert "http://127.0.0.1:19530" in only_problem(write(SMALLEST + "index: {uri: 'localhost:19530'}\n"))
 
 
+class TestFilesOfQuality:
+    LABELLED = (
+        "evaluation:\n  labelled:\n"
+        "    - {source: handbook, queries: asked/queries.jsonl, qrels: asked/qrels.tsv}\n"
+        "quality: {tests: checks}\n"
+    )
+
+    @pytest.fixture
+    def there(self, tmp_path: Path) -> Path:
+        for folder in ("asked", "checks"):
+            (tmp_path / folder).mkdir()
+        for name in ("queries.jsonl", "qrels.tsv"):
+            (tmp_path / "asked" / name).touch()
+        return tmp_path
+
+    def test_paths_are_relative_to_the_file_and_listed(self, write, there: Path) -> None:
+        loaded = load_config(write(SMALLEST + self.LABELLED), {})
+        entry = loaded.config.evaluation.labelled[0]
+        assert (entry.queries, entry.qrels) == (there / "asked/queries.jsonl", there / "asked/qrels.tsv")
+        assert loaded.config.quality.tests == there / "checks"
+        rows = {key: (value, origin) for key, value, origin in describe(loaded)}
+        assert rows["evaluation.labelled[0].queries"] == (str(there / "asked/queries.jsonl"), "rag.yaml:5")
+        assert rows["quality.tests"] == (str(there / "checks"), "rag.yaml:6")
+        assert "evaluation.labelled" not in rows
+        assert set(rows) == set(loaded.provenance)
+
+    def test_defaults_are_listed(self, write) -> None:
+        rows = {key: (value, origin) for key, value, origin in describe(load_config(write(SMALLEST), {}))}
+        assert rows["evaluation.labelled"] == ("[]", "default")
+        assert rows["quality.tests"] == ("null", "default")
+
+    def test_list_from_a_variable_is_relative_to_the_current_folder(
+        self, write, there: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(there / "asked")
+        env = {"RAG_EVALUATION__LABELLED": "[{source: handbook, queries: queries.jsonl, qrels: qrels.tsv}]"}
+        loaded = load_config(write(SMALLEST), env)
+        assert loaded.config.evaluation.labelled[0].qrels == there / "asked/qrels.tsv"
+        assert loaded.provenance["evaluation.labelled[0].qrels"] == "env RAG_EVALUATION__LABELLED"
+
+    def test_missing_files_and_folders(self, write, there: Path) -> None:
+        text = SMALLEST + self.LABELLED.replace("qrels.tsv", "qrel.tsv").replace("checks", "asked/queries.jsonl")
+        found = problems(write(text.replace("asked/queries.jsonl, ", "asked, ")))
+        assert found == [
+            f"rag.yaml:5: evaluation.labelled[0].queries = 'asked': expected a file, {there}/asked is a folder",
+            "rag.yaml:5: evaluation.labelled[0].qrels = 'asked/qrel.tsv': expected an existing path, there is nothing at "
+            f"{there}/asked/qrel.tsv; did you mean qrels.tsv?",
+            "rag.yaml:6: quality.tests = 'asked/queries.jsonl': expected a folder, "
+            f"{there}/asked/queries.jsonl is a file",
+        ]
+        assert load_config(write(text), {}, check_files=False).config.evaluation.labelled
+
+    def test_wrong_entries_name_their_keys(self, write, there: Path) -> None:
+        text = (
+            "evaluation:\n  labelled:\n"
+            "    - {source: handbook, queries: asked/queries.jsonl, qrel: asked/qrels.tsv}\n"
+            "    - text\n"
+            "    - {source: 3, queries: [1], qrels: asked/qrels.tsv}\n"
+        )
+        found = problems(write(SMALLEST + text))
+        assert sorted(found) == [
+            "rag.yaml:5: evaluation.labelled[0].qrel = 'asked/qrels.tsv': unknown key; did you mean qrels?",
+            "rag.yaml:5: evaluation.labelled[0].qrels: missing; expected path (TSV with query-id, corpus-id, score. "
+            "A relative path is relative to the file.)",
+            "rag.yaml:6: evaluation.labelled[1] = 'text': expected a mapping (`key: value` lines)",
+            "rag.yaml:7: evaluation.labelled[2].queries = [1]: expected path",
+            "rag.yaml:7: evaluation.labelled[2].source = 3: expected text",
+        ]
+
+    def test_list_that_is_none(self, write) -> None:
+        line = only_problem(write(SMALLEST + "evaluation: {labelled: queries.jsonl}\n"))
+        assert line == "rag.yaml:3: evaluation.labelled = 'queries.jsonl': expected list of section"
+
+    def test_sources_are_known_and_named_once(self, write, there: Path) -> None:
+        entry = "{source: %s, queries: asked/queries.jsonl, qrels: asked/qrels.tsv}"
+        entries = ", ".join(entry % name for name in ("handbook", "hndbook", "handbook"))
+        found = problems(write(SMALLEST + f"evaluation:\n  labelled: [{entries}]\n"))
+        assert found == [
+            "rag.yaml:4: evaluation.labelled[1].source = 'hndbook': expected: the name of a source; configured: handbook",
+            "rag.yaml:4: evaluation.labelled[2].source = 'handbook': expected: one entry for each source: ids of queries "
+            "are kept by source",
+        ]
+
+
 class TestModel:
     def test_built_in_endpoint_and_download_pass(self) -> None:
         check_model(EmbeddingConfig())
