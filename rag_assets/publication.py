@@ -1,13 +1,13 @@
 """The unpartitioned assets: what is served, and how well it retrieves."""
 
+import json
 from dataclasses import asdict
 
 import dagster as dg
 
 from rag_assets.materialize import OWNERS, RETRY, failures_by_class
 from rag_core import ids
-from rag_core.embedding.model import resolve_model
-from rag_core.stages.publication import publish
+from rag_core.stages.publication import SearchChoice, generations, publish
 from resources.milvus import MilvusResource
 from resources.platform import PlatformResource
 
@@ -30,8 +30,9 @@ def published_index(
     before stays published.
     """
     with failures_by_class(), milvus.client() as client:
-        spec = resolve_model(platform.config.embedding)
-        publication = publish(platform.store, platform.config, spec, client, run_id=context.run_id)
+        target = generations(platform.store, platform.config).target
+        choice = SearchChoice(json.dumps(platform.config.index.search_params, sort_keys=True), None)
+        publication = publish(platform.store, target, client, choice=choice, run_id=context.run_id)
         if publication.manifest is None:
             waiting = ", ".join(f"{key} ({count:,} chunks)" for key, count in publication.incomplete.items())
             raise dg.Failure(

@@ -1,21 +1,27 @@
-"""The four partitioned assets. Each reads slices, calls one pure function of `rag_core.stages`, and commits."""
+"""The four partitioned assets. Each reads slices, calls one pure function of `rag_core.stages`, and commits.
 
+While a new generation is built beside the served one, each stage does its work for both, one after the other.
+"""
+
+import time
 from collections.abc import Sequence
+from functools import partial
 
 import dagster as dg
 
-from rag_assets.materialize import OWNERS, RETRY, failures_by_class, materialize
+from rag_assets.materialize import OWNERS, RETRY, commit_output, failures_by_class, materialize
 from rag_core import ids
 from rag_core.config import RagConfig
-from rag_core.embedding.model import resolve_model
-from rag_core.engine.chunkers import chunker_fingerprints
+from rag_core.generation import Generation
 from rag_core.index.schema import SCHEMA_VERSION
 from rag_core.parsing.settings import ParseSettings, parser_fingerprint
+from rag_core.quality.gate import Gate, gate
 from rag_core.stages.chunks import chunks_change
 from rag_core.stages.documents import documents_change
 from rag_core.stages.embeddings import embeddings_change, plan_embeddings
 from rag_core.stages.index import IndexTables, index_change
-from rag_core.stages.publication import collection_name
+from rag_core.stages.publication import Generations, generations
+from rag_core.stages.rebuild import refuse_unasked
 from rag_core.stages.retirement import retire
 from rag_core.tables.delta import TableSlice
 from resources.embedding import EmbeddingLauncherResource
@@ -27,6 +33,9 @@ from resources.progress import progress_of
 MILVUS_POOL = "milvus_writes"
 EMBEDDING_POOL = "embedding"
 
+REBUILD_TAG = "rag/rebuild"
+"""Set to `allow` on a run, it lets a changed setting embed everything anew."""
+
 
 def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetsDefinition]:
     """Make the partitioned assets for a configuration; code versions are digests of what would change their rows."""
@@ -34,13 +43,12 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
     parsing = [parser_fingerprint(ParseSettings.of(config.parsing, source)) for source in config.sources]
     chunking = [config.chunking_of(source).model_dump() for source in config.sources]
     embedding = config.embedding.model_dump(include={"backend", "model", "revision", "max_tokens", "passage_prefix"})
+    stage = partial(
+        dg.asset, partitions_def=partitions, backfill_policy=policy, retry_policy=RETRY, owners=OWNERS
+    )
 
-    @dg.asset(
-        partitions_def=partitions,
-        backfill_policy=policy,
-        retry_policy=RETRY,
+    @stage(
         group_name="ingest",
-        owners=OWNERS,
         kinds={"spark", "deltalake"},
         code_version=ids.fingerprint({"parsing": parsing})[:12],
     )
@@ -55,44 +63,44 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
         with failures_by_class():
             current = platform.slice("documents", context.partition_keys)
             output = documents_change(current, platform.config, engine.engine(), on_progress=progress_of(context))
-            return materialize(context, output, preview=("uri", "status", "title", "mime", "language"))
+            done = [commit_output(context, output)]
+            return materialize(context, done, preview=("uri", "status", "title", "mime", "language"))
 
-    @dg.asset(
-        partitions_def=partitions,
-        backfill_policy=policy,
-        retry_policy=RETRY,
+    @stage(
         group_name="ingest",
-        owners=OWNERS,
         kinds={"spark", "deltalake"},
         code_version=ids.fingerprint({"chunking": chunking, "model": embedding})[:12],
     )
     def chunks(
         context: dg.AssetExecutionContext, documents: TableSlice, platform: PlatformResource, engine: EngineResource
     ) -> dg.MaterializeResult[TableSlice]:
-        """Spans of documents that are searched and cited, one row per chunk; key `chunk_id`.
+        """Spans of documents that are searched and cited, one row per chunk; key `chunk_id` within its lane.
 
         `text` is exactly the document's text from `char_start` to `char_end`.
         """
         with failures_by_class():
-            output = chunks_change(
-                documents,
-                platform.slice("chunks", context.partition_keys),
-                platform.config,
-                engine.engine(),
-                chunker_fingerprints(platform.config),
-                on_progress=progress_of(context),
-            )
-            result = materialize(context, output, preview=("title", "heading_path", "token_count", "text"))
+            current = platform.slice("chunks", context.partition_keys)
+            checked = _gate(context, platform, documents)
+            done = [
+                commit_output(
+                    context,
+                    chunks_change(
+                        documents.of(*checked.passed),
+                        current.of(*checked.passed),
+                        generation,
+                        engine.engine(),
+                        on_progress=progress_of(context),
+                    ),
+                )
+                for generation in _by_lane(_generations(context, platform), "chunk_lane")
+            ]
             # Embedding wants the memory and the cores; what Spark is needed for is done.
             engine.release()
-            return result
+            preview = ("title", "heading_path", "token_count", "text")
+            return materialize(context, done, preview=preview, held=checked.held)
 
-    @dg.asset(
-        partitions_def=partitions,
-        backfill_policy=policy,
-        retry_policy=RETRY,
+    @stage(
         group_name="ingest",
-        owners=OWNERS,
         kinds={"pytorch", "deltalake"},
         pool=EMBEDDING_POOL,
         code_version=ids.fingerprint(embedding)[:12],
@@ -103,31 +111,40 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
         platform: PlatformResource,
         embedding_launcher: EmbeddingLauncherResource,
     ) -> dg.MaterializeResult[TableSlice]:
-        """Unit vectors of the chunks' texts, one row per chunk; key `chunk_id`.
+        """Unit vectors of the chunks' texts, one row per chunk; key `chunk_id` within its lane.
 
         A text is embedded once per model: what the vector cache holds is reused, whichever document or partition it
         came from.
         """
         with failures_by_class():
-            spec = resolve_model(platform.config.embedding)
             current = platform.slice("embeddings", context.partition_keys)
-            plan = plan_embeddings(chunks, current, platform.config, spec, run_id=context.run_id)
-            context.log.info(f"{plan.texts - plan.missing:,} of {plan.texts:,} texts are in the vector cache")
-            report = embedding_launcher.run(context, plan.manifest, progress_of(context)) if plan.manifest else {}
-            output = embeddings_change(plan, spec)
+            known = _generations(context, platform)
+            report: dict[str, object] = {}
+            done, held = [], {}
+            for generation in _by_lane(known, "embedding_lane"):
+                checked = _gate(context, platform, chunks.in_lane(generation.chunk_lane))
+                held.update(checked.held)
+                plan = plan_embeddings(
+                    chunks.of(*checked.passed), current.of(*checked.passed), generation, run_id=context.run_id
+                )
+                if generation is known.target and context.run.tags.get(REBUILD_TAG) != "allow":
+                    refuse_unasked(plan, known)
+                context.log.info(f"{plan.texts - plan.missing:,} of {plan.texts:,} texts are in the vector cache")
+                started = time.perf_counter()
+                if plan.manifest:
+                    report |= embedding_launcher.run(context, plan.manifest, progress_of(context))
+                output = embeddings_change(plan, embed_seconds=time.perf_counter() - started)
+                done.append(commit_output(context, output))
             return materialize(
                 context,
-                output,
+                done,
                 preview=("chunk_id", "text_hash", "model_fingerprint"),
-                extra={"model": spec.name, **{f"worker_{name}": value for name, value in report.items()}},
+                held=held,
+                extra={"model": known.target.spec.name, **{f"worker_{name}": value for name, value in report.items()}},
             )
 
-    @dg.asset(
-        partitions_def=partitions,
-        backfill_policy=policy,
-        retry_policy=RETRY,
+    @stage(
         group_name="index",
-        owners=OWNERS,
         kinds={"milvus", "deltalake"},
         pool=MILVUS_POOL,
         code_version=str(SCHEMA_VERSION),
@@ -144,23 +161,48 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
         Upserts what is new, reads it back, deletes what is gone, counts, and only then writes the ledger.
         """
         with failures_by_class(), milvus.client() as client:
-            spec = resolve_model(platform.config.embedding)
-            collection = collection_name(platform.config, spec)
-            client.ensure_collection(collection, dim=spec.dim, model_fingerprint=spec.fingerprint)
-            retired = retire(platform.store, platform.config, client, collection, run_id=context.run_id)
+            known = _generations(context, platform)
             ledger = platform.slice("index_partitions", context.partition_keys)
-            output = index_change(
-                IndexTables(chunks, embeddings, ledger),
-                client,
-                collection,
-                spec.fingerprint,
-                on_progress=progress_of(context),
-            )
+            done, held, retired = [], {}, []
+            for generation in known.active:
+                client.ensure_collection(
+                    generation.collection,
+                    dim=generation.spec.dim,
+                    model_fingerprint=generation.spec.fingerprint,
+                    config=generation.config.index,
+                )
+                retired += retire(platform.store, platform.config, client, run_id=context.run_id)
+                checked = _gate(context, platform, embeddings.in_lane(generation.embedding_lane))
+                held.update(checked.held)
+                tables = [table.of(*checked.passed) for table in (chunks, embeddings, ledger)]
+                output = index_change(IndexTables(*tables), client, generation, on_progress=progress_of(context))
+                done.append(commit_output(context, output))
             return materialize(
                 context,
-                output,
+                done,
                 preview=("chunk_id", "doc_id", "indexed_at"),
-                extra={"collection": collection, "retired_partitions": ", ".join(retired) or "none"},
+                held=held,
+                extra={"collection": known.target.collection, "retired_partitions": ", ".join(retired) or "none"},
             )
 
     return [documents, chunks, embeddings, index_partitions]
+
+
+def _generations(context: dg.AssetExecutionContext, platform: PlatformResource) -> Generations:
+    known = generations(platform.store, platform.config)
+    if known.lost:
+        context.log.warning(known.lost)
+    return known
+
+
+def _by_lane(known: Generations, lane: str) -> list[Generation]:
+    """Return the generations to work for: of two that share a lane the target, whose settings the lane follows."""
+    return list({getattr(generation, lane): generation for generation in known.active}.values())
+
+
+def _gate(context: dg.AssetExecutionContext, platform: PlatformResource, upstream: TableSlice) -> Gate:
+    """Let the partitions through whose blocking checks passed, and say which did not."""
+    checked = gate(upstream, platform.config, run_id=context.run_id)
+    for key, reasons in checked.held.items():
+        context.log.error(f"{key} is held back, its rows stay as they are: {'; '.join(reasons)}")
+    return checked

@@ -149,6 +149,7 @@ PUBLISHED_INDEX: Final = pa.schema(
 
 TERM_STATISTICS: Final = pa.schema(
     [
+        _field("lane", pa.string(), "lane of the chunks that were counted"),
         _field("term_id", pa.int64(), "key: dimension of the term in the sparse vectors"),
         _field("chunks_with_term", pa.int64(), "counted chunks in which the term occurs"),
         _field("chunks", pa.int64(), "chunks that were counted; the same in every row"),

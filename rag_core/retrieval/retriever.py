@@ -45,7 +45,7 @@ class Retriever:
     def statistics(self) -> TermStatistics:
         """How rare terms are, as of the publication."""
         version = json.loads(self.manifest.table_versions)[term_statistics.TABLE]
-        return term_statistics.load(self._store, version)
+        return term_statistics.load(self._store, version, self.manifest.chunk_lane)
 
     def embed_queries(self, questions: Sequence[str]) -> np.ndarray:
         """Embed questions; (n, dim) float32, rows of unit length, in order."""

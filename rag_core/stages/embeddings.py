@@ -38,7 +38,7 @@ class EmbeddingPlan:
         replaced: Documents whose old rows go away.
         counts: By partition, in chunks.
         texts: Distinct texts among `rows`.
-        missing: How many of them the cache does not hold.
+        missing_texts: Hashes of those among them that the cache does not hold.
         manifest: The worker's manifest; None when nothing is missing and no model needs to be called.
         seconds: Wall-clock time of planning.
         run_id: Names the manifest's folder.
@@ -51,10 +51,15 @@ class EmbeddingPlan:
     replaced: tuple[str, ...]
     counts: dict[str, Counts]
     texts: int
-    missing: int
+    missing_texts: tuple[str, ...]
     manifest: str | None
     seconds: float
     run_id: str
+
+    @property
+    def missing(self) -> int:
+        """How many texts the model must embed."""
+        return len(self.missing_texts)
 
 
 def plan_embeddings(
@@ -82,7 +87,7 @@ def plan_embeddings(
         manifest = write_manifest(current.store, generation.config.embedding, spec, items, run_id)
     counts = _counts(current, wanted, todo, gone)
     return EmbeddingPlan(
-        generation, chunks, current, rows, tuple(replaced), counts, len(texts), len(missing), manifest,
+        generation, chunks, current, rows, tuple(replaced), counts, len(texts), tuple(missing), manifest,
         time.perf_counter() - started, run_id,
     )  # fmt: skip
 
@@ -97,8 +102,12 @@ def _missing_items(chunks: TableSlice, missing: pa.Array) -> Iterator[pa.RecordB
         )
 
 
-def embeddings_change(plan: EmbeddingPlan) -> StageOutput:
+def embeddings_change(plan: EmbeddingPlan, *, embed_seconds: float = 0.0) -> StageOutput:
     """Build the table's change from the cache.
+
+    Args:
+        plan: What is to be done.
+        embed_seconds: Wall-clock time that the worker took.
 
     Raises:
         TransientError: The cache lacks vectors that the worker was to write; another run embeds them.
@@ -115,7 +124,7 @@ def embeddings_change(plan: EmbeddingPlan) -> StageOutput:
         metadata={"consumed": f"chunks@{plan.chunks.version}", "model_fingerprint": spec.fingerprint},
     )
     totals = {"embedded": plan.missing, "reused": plan.rows.num_rows - plan.missing, "rows": plan.rows.num_rows}
-    seconds = {"plan": plan.seconds, "collect": time.perf_counter() - started}
+    seconds = {"plan": plan.seconds, "embed": embed_seconds, "collect": time.perf_counter() - started}
     done = (lambda: remove_manifest(store, plan.run_id)) if plan.manifest else nothing
     return StageOutput(change, plan.counts, seconds, totals, after_commit=done)
 

@@ -1,42 +1,31 @@
-"""Publication: which collection is built, whether it is complete, and the manifest of what is served."""
+"""Publication: which generations there are, whether one is complete, and the manifest of what is served."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, write_deltalake
 
-from rag_core import ids
 from rag_core.config import RagConfig
-from rag_core.embedding.model import ModelSpec
+from rag_core.errors import ConfigError
 from rag_core.faults import crash_point
-from rag_core.index import schema
+from rag_core.generation import Generation, configured, restored
 from rag_core.index.client import IndexClient
 from rag_core.index.publish import point_alias
 from rag_core.partitions import all_partition_keys
 from rag_core.schemas import PUBLISHED_INDEX
 from rag_core.stages import term_statistics
 from rag_core.stages.common import anti_join, count_by_partition
-from rag_core.tables.delta import TableSlice, ensure_table
+from rag_core.tables.delta import TableSlice, ensure_table, in_set
 from rag_core.tables.store import Store
 
 STAGE_TABLES = ("documents", "chunks", "embeddings", "index_partitions")
 
-
-def collection_name(config: RagConfig, spec: ModelSpec) -> str:
-    """Name the collection by all that makes two indexes incomparable: model, default chunking, index, terms, schema.
-
-    A source's own chunking is left out: it changes that source's rows in place and must not rebuild the others.
-    """
-    identity = schema.index_fingerprint(
-        config.index,
-        dim=spec.dim,
-        model_fingerprint=spec.fingerprint,
-        chunker_fingerprint=ids.fingerprint(config.chunking.model_dump()),
-    )
-    return schema.collection_name(config.index.alias, identity)
+PUBLISHED = "published"
+_ROLLED_BACK = "rolled back from "
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,62 @@ class Manifest:
     chunks: int
     partitions: int
     table_versions: str
+    settings: str
+    ann_recall_at_10: float | None
     verdict: str
+
+    @property
+    def chunk_lane(self) -> str:
+        """Lane of the chunks that are served."""
+        return str(json.loads(self.settings)["chunk_lane"])
+
+    @property
+    def rolled_back_from(self) -> str | None:
+        """The collection that this one took the place of again, or None if it was published as usual."""
+        return self.verdict.removeprefix(_ROLLED_BACK) if self.verdict.startswith(_ROLLED_BACK) else None
+
+
+@dataclass(frozen=True)
+class Generations:
+    """The generations that take changes of documents.
+
+    Attributes:
+        target: What rag.yaml asks for.
+        served: What queries reach; None if nothing was published or it is the target.
+        lost: Why what queries reach cannot take changes any more (its model is gone); empty otherwise.
+    """
+
+    target: Generation
+    served: Generation | None = None
+    lost: str = ""
+
+    @property
+    def active(self) -> tuple[Generation, ...]:
+        """The served one first: a change is to be findable soon, whatever else is being built."""
+        return (self.target,) if self.served is None else (self.served, self.target)
+
+
+def generations(store: Store, config: RagConfig) -> Generations:
+    """Return what rag.yaml asks for, and what is served if that is another.
+
+    Raises:
+        ConfigError: The model that rag.yaml asks for is not there.
+    """
+    target, manifest = configured(config), latest_manifest(store)
+    if manifest is None or manifest.collection == target.collection:
+        return Generations(target)
+    try:
+        return Generations(target, served=restored(config, manifest.collection, manifest.settings))
+    except ConfigError as error:
+        return Generations(target, lost=f"{manifest.collection} is served and takes no changes any more: {error}")
+
+
+@dataclass(frozen=True)
+class SearchChoice:
+    """What a measurement found: parameters for dense searches, and the recall they reach; None if not measured."""
+
+    search_params: str
+    ann_recall_at_10: float | None
 
 
 @dataclass(frozen=True)
@@ -68,56 +112,98 @@ class Publication:
         changed: Whether the manifest differs from the one before.
         incomplete: Partition key -> chunks that wait for a vector or for the index.
         version: Version of the `published_index` table.
+        held: Why the target is not published although it is complete; empty if it is.
     """
 
     manifest: Manifest | None
     changed: bool
     incomplete: dict[str, int]
     version: int
+    held: str = ""
 
 
-def incomplete_partitions(store: Store, config: RagConfig, collection: str, model_fingerprint: str) -> dict[str, int]:
-    """Count, by partition, the chunks that the collection does not hold yet according to the ledger."""
-    chunks = TableSlice.newest(store, "chunks").read(["partition_key", "chunk_id", "row_hash"])
-    here = (pc.field("collection") == collection) & (pc.field("model_fingerprint") == model_fingerprint)
-    ledger = TableSlice.newest(store, "index_partitions").read(["chunk_id", "row_hash"], here)
-    waiting = count_by_partition(anti_join(chunks, ledger, ["chunk_id", "row_hash"]))
-    known = set(all_partition_keys(config))
+def incomplete_partitions(store: Store, generation: Generation) -> dict[str, int]:
+    """Count, by partition, what of the documents the collection does not show yet according to the ledger.
+
+    Counted are chunks that wait for a vector or for the index, chunks to be removed, and documents to be cut.
+    """
+    here = pc.field("model_fingerprint") == generation.spec.fingerprint
+    documents = TableSlice.newest(store, "documents")
+    ok = documents.read(["partition_key", "doc_id", "doc_hash"], pc.field("status") == "ok")
+    chunks = TableSlice.newest(store, "chunks", lane=generation.chunk_lane)
+    wanted = chunks.read(["partition_key", "chunk_id", "doc_id", "doc_hash", "row_hash"])
+    ledger = TableSlice.newest(store, "index_partitions", lane=generation.collection)
+    held = ledger.read(["partition_key", "chunk_id", "row_hash"], here)
+    waiting = Counter(count_by_partition(anti_join(wanted, held, ["chunk_id", "row_hash"])))
+    waiting.update(count_by_partition(anti_join(held, wanted, ["chunk_id"])))
+    waiting.update(count_by_partition(_not_blank(documents, anti_join(ok, wanted, ["doc_id", "doc_hash"]))))
+    waiting.update(count_by_partition(anti_join(wanted, ok, ["doc_id"])))
+    known = set(all_partition_keys(generation.config))
     return {key: count for key, count in sorted(waiting.items()) if key in known}
 
 
-def publish(store: Store, config: RagConfig, spec: ModelSpec, client: IndexClient, *, run_id: str) -> Publication:
+def _not_blank(documents: TableSlice, uncut: pa.Table) -> pa.Table:
+    """Of documents without chunks, return those that should have some: a blank text has none."""
+    if not uncut.num_rows:
+        return uncut
+    ids, blank = uncut["doc_id"].combine_chunks(), []
+    for batch in documents.batches(["doc_id", "text"], in_set("doc_id", ids), batch_rows=256):
+        is_blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(batch.column("text"))), 0)
+        blank += batch.column("doc_id").filter(is_blank).to_pylist()
+    return uncut.filter(pc.invert(pc.is_in(uncut["doc_id"], pa.array(blank, pa.string()))))
+
+
+def publish(
+    store: Store, generation: Generation, client: IndexClient, *, choice: SearchChoice, run_id: str, forced: bool = False
+) -> Publication:
     """Write the manifest and point the alias, if the collection is complete.
 
     The manifest is written first: a crash between the two leaves the alias at the old collection, and the next attempt
     points it. An unchanged manifest commits nothing.
+
+    Args:
+        store: Holds the tables.
+        generation: What to publish.
+        client: Connected to the Milvus that holds the collection.
+        choice: Search parameters and the recall that was measured with them.
+        run_id: Kept in the commit.
+        forced: Publish a collection again that was rolled back from.
     """
-    collection = collection_name(config, spec)
-    incomplete = incomplete_partitions(store, config, collection, spec.fingerprint)
+    incomplete = incomplete_partitions(store, generation)
+    last = latest_manifest(store)
     if incomplete:
         return Publication(None, False, incomplete, ensure_table(store, "published_index").version())
-    statistics_version = term_statistics.refresh(store, run_id=run_id)
-    manifest = _manifest(store, config, spec, collection, statistics_version)
-    last = latest_manifest(store)
+    if last is not None and last.rolled_back_from == generation.collection and not forced:
+        held = f"{generation.collection} was rolled back from at {last.published_at:%Y-%m-%d %H:%M} UTC; rag publish --again"
+        return Publication(None, False, {}, ensure_table(store, "published_index").version(), held=held)
+    manifest = _manifest(store, generation, choice, run_id=run_id)
+    if last is not None and last.collection == manifest.collection and not forced:
+        manifest = replace(manifest, verdict=last.verdict)
     changed = last is None or _identity(last) != _identity(manifest)
     if changed:
-        row = pa.Table.from_pylist([asdict(manifest)], schema=PUBLISHED_INDEX)
-        write_deltalake(
-            ensure_table(store, "published_index"),
-            row,
-            mode="append",
-            commit_properties=CommitProperties(custom_metadata={"run_id": run_id, "collection": collection}),
-        )
+        write_manifest(store, manifest, run_id=run_id)
     crash_point("published_index.before_alias")
-    point_alias(client, config.index.alias, collection)
+    point_alias(client, manifest.alias, manifest.collection)
     version = ensure_table(store, "published_index").version()
     return Publication(manifest if changed or last is None else last, changed, {}, version)
 
 
+def write_manifest(store: Store, manifest: Manifest, *, run_id: str) -> None:
+    """Append a manifest; from now on it is the newest."""
+    row = pa.Table.from_pylist([asdict(manifest)], schema=PUBLISHED_INDEX)
+    properties = CommitProperties(custom_metadata={"run_id": run_id, "collection": manifest.collection})
+    write_deltalake(ensure_table(store, "published_index"), row, mode="append", commit_properties=properties)
+
+
 def latest_manifest(store: Store) -> Manifest | None:
     """Return the newest manifest, or None if nothing was ever published."""
+    return next(iter(manifests(store)), None)
+
+
+def manifests(store: Store) -> list[Manifest]:
+    """Return all manifests, the newest first."""
     rows = TableSlice.newest(store, "published_index").read().sort_by([("published_at", "descending")])
-    return Manifest(**rows.slice(0, 1).to_pylist()[0]) if rows.num_rows else None
+    return [Manifest(**row) for row in rows.to_pylist()]
 
 
 def _identity(manifest: Manifest) -> tuple[object, ...]:
@@ -125,12 +211,13 @@ def _identity(manifest: Manifest) -> tuple[object, ...]:
     return tuple(value for name, value in values.items() if name != "published_at")
 
 
-def _manifest(store: Store, config: RagConfig, spec: ModelSpec, collection: str, statistics_version: int) -> Manifest:
+def _manifest(store: Store, generation: Generation, choice: SearchChoice, *, run_id: str) -> Manifest:
+    statistics_version = term_statistics.refresh(store, generation.chunk_lane, run_id=run_id)
     versions = {name: ensure_table(store, name).version() for name in STAGE_TABLES}
     versions[term_statistics.TABLE] = statistics_version
-    ledger = TableSlice.newest(store, "index_partitions")
+    config, spec = generation.config, generation.spec
     return Manifest(
-        collection=collection,
+        collection=generation.collection,
         alias=config.index.alias,
         published_at=datetime.now(UTC),
         model=spec.name,
@@ -138,10 +225,12 @@ def _manifest(store: Store, config: RagConfig, spec: ModelSpec, collection: str,
         dim=spec.dim,
         metric=config.index.metric,
         index_type=config.index.index_type,
-        search_params=json.dumps(config.index.search_params, sort_keys=True),
+        search_params=choice.search_params,
         documents=TableSlice.newest(store, "documents").count(pc.field("status") == "ok"),
-        chunks=ledger.count(pc.field("collection") == collection),
+        chunks=TableSlice.newest(store, "index_partitions", lane=generation.collection).count(),
         partitions=len(all_partition_keys(config)),
         table_versions=json.dumps(versions, sort_keys=True),
-        verdict="published",
+        settings=generation.settings,
+        ann_recall_at_10=choice.ann_recall_at_10,
+        verdict=PUBLISHED,
     )

@@ -23,15 +23,15 @@ _SAMPLE_CHUNKS = 20_000
 _TOLERANCE = 0.1
 
 
-def refresh(store: Store, *, run_id: str) -> int:
-    """Count again if the chunks have become many more or fewer.
+def refresh(store: Store, lane: str, *, run_id: str) -> int:
+    """Count the chunks of a lane again if they have become many more or fewer.
 
     Returns:
         Version of the table that holds.
     """
-    chunks = TableSlice.newest(store, "chunks")
+    chunks = TableSlice.newest(store, "chunks", lane=lane)
     population = chunks.count()
-    table = TableSlice.newest(store, TABLE)
+    table = TableSlice.newest(store, TABLE, lane=lane)
     terms_fingerprint = ids.fingerprint({**lexical.fingerprint_parts(), **bm25.fingerprint_parts()})
     last = table.head(1, ["population"], pc.field("terms_fingerprint") == terms_fingerprint)
     counted: int | None = last["population"][0].as_py() if last.num_rows else None
@@ -40,6 +40,7 @@ def refresh(store: Store, *, run_id: str) -> int:
     statistics = count_terms(_terms(chunks, population))
     rows = pa.table(
         {
+            "lane": pa.repeat(pa.scalar(lane), len(statistics.frequencies)),
             "term_id": pa.array(statistics.frequencies.keys(), pa.int64()),
             "chunks_with_term": pa.array(statistics.frequencies.values(), pa.int64()),
             "chunks": pa.repeat(pa.scalar(statistics.chunks, pa.int64()), len(statistics.frequencies)),
@@ -49,13 +50,15 @@ def refresh(store: Store, *, run_id: str) -> int:
         schema=TERM_STATISTICS,
     )
     properties = CommitProperties(custom_metadata={"run_id": run_id, "consumed": f"chunks@{chunks.version}"})
-    write_deltalake(ensure_table(store, TABLE), rows, mode="overwrite", commit_properties=properties)
+    predicate = f"lane = '{lane}'"  # a hexadecimal digest
+    table_now = ensure_table(store, TABLE)
+    write_deltalake(table_now, rows, mode="overwrite", predicate=predicate, commit_properties=properties)
     return TableSlice.newest(store, TABLE).version
 
 
-def load(store: Store, version: int) -> TermStatistics:
-    """Read the statistics of a version; those of an empty table hold every term for rare."""
-    rows = TableSlice(store, TABLE, None, version).read(["term_id", "chunks_with_term", "chunks"])
+def load(store: Store, version: int, lane: str) -> TermStatistics:
+    """Read the statistics of a lane in a version of the table; those of an empty table hold every term for rare."""
+    rows = TableSlice(store, TABLE, None, version, lane).read(["term_id", "chunks_with_term", "chunks"])
     chunks = rows["chunks"][0].as_py() if rows.num_rows else 0
     pairs = zip(rows["term_id"].to_pylist(), rows["chunks_with_term"].to_pylist(), strict=True)
     return TermStatistics(chunks, dict(pairs))

@@ -186,11 +186,13 @@ def commit(change: TableChange, *, run_id: str) -> CommitResult:
         TransientError: Another run committed to one of the partitions since the change's base version; run again.
     """
     base, store = change.base, change.base.store
+    if (base.lane is None) != (base.table not in LANES):
+        raise ValueError(f"a change of table {base.table} names {'its lane' if base.lane is None else 'no lane'}")
     if change.is_empty:
         return CommitResult(base.version, committed=False, rows_written=0, bytes_written=0)
     keys = sorted(base.partition_keys or ())
     properties = CommitProperties(
-        custom_metadata={"run_id": run_id, **change.metadata},
+        custom_metadata={"run_id": run_id, **({"lane": base.lane} if base.lane else {}), **change.metadata},
         # An application transaction for each partition is what makes two writers of a partition conflict, even two
         # appends, which Delta would accept side by side.
         app_transactions=[Transaction(f"{base.lane or ''}/{key}", base.version + 1) for key in keys],

@@ -30,7 +30,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 """Every stored asset's table and its schema; the vector cache is a table of `rag_core.embedding.cache`."""
 
-LANES: Mapping[str, str] = {"chunks": "lane", "embeddings": "lane", "index_partitions": "collection"}
+LANES: Mapping[str, str] = {"chunks": "lane", "embeddings": "lane", "index_partitions": "collection", "term_statistics": "lane"}
 """The lane column of each table that has one: rows of two lanes are two sets of rows with keys of their own."""
 
 PARTITIONED: frozenset[str] = frozenset({"documents", "chunks", "embeddings", "index_partitions"})
@@ -68,9 +68,8 @@ def ensure_table(store: Store, name: str) -> DeltaTable:
 
 def partition_columns(name: str) -> tuple[str, ...]:
     """Return the Delta partition columns of a table, the lane first."""
-    if name not in PARTITIONED:
-        return ()
-    return (LANES[name], "partition_key") if name in LANES else ("partition_key",)
+    lane = (LANES[name],) if name in LANES else ()
+    return (*lane, "partition_key") if name in PARTITIONED else lane
 
 
 def row_schema(name: str) -> pa.Schema:
@@ -175,6 +174,18 @@ class TableSlice:
     def count(self, where: pc.Expression | None = None) -> int:
         """Count rows without reading them."""
         return int(self.open().to_pyarrow_dataset().count_rows(filter=self._filter(where)))
+
+
+def partition_values(store: Store, name: str, column: str) -> list[str]:
+    """Return the values of a partition column that the newest version of a table has files of, sorted; reads no row."""
+    actions = pa.table(ensure_table(store, name).get_add_actions(flatten=True))
+    key = f"partition.{column}"
+    return sorted(pc.unique(actions[key]).to_pylist()) if key in actions.column_names else []
+
+
+def lanes_of(store: Store, name: str) -> list[str]:
+    """Return the lanes of a table that hold rows, sorted."""
+    return partition_values(store, name, LANES[name])
 
 
 def in_set(column: str, values: Sequence[str] | pa.Array) -> pc.Expression:

@@ -10,7 +10,8 @@ from rag_core import ids
 from rag_core.chunking import rows
 from rag_core.chunking.chunker import Chunker, make_chunker
 from rag_core.config import ChunkingConfig
-from rag_core.schemas import CHUNKS, DOCUMENTS
+from rag_core.schemas import DOCUMENTS
+from rag_core.tables.delta import row_schema
 
 TEXT = "# Title\n\n" + "The quick brown fox jumps over the lazy dog. " * 20
 
@@ -36,12 +37,12 @@ def document(key: str = "a.md", text: str = TEXT, **changes: Any) -> dict[str, A
 def chunk(chunker: Chunker, *documents: dict[str, Any]) -> pa.Table:
     batch = pa.RecordBatch.from_pylist(list(documents), schema=DOCUMENTS)
     batches = list(rows.chunk_batches([batch], lambda _: chunker))
-    return pa.Table.from_batches(batches, schema=CHUNKS)
+    return pa.Table.from_batches(batches, schema=row_schema("chunks"))
 
 
 def test_rows_hold_the_chunks_and_what_they_inherit(chunker: Chunker) -> None:
     table = chunk(chunker, document(external_id="x7"))
-    assert table.schema.equals(CHUNKS, check_metadata=True)
+    assert table.schema.equals(row_schema("chunks"), check_metadata=True)
     table.validate(full=True)
     expected = chunker.split(TEXT)
     assert table["text"].to_pylist() == [one.text for one in expected]
