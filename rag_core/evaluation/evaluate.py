@@ -43,11 +43,12 @@ class EvalResult:
         columns = ("ndcg_at_10", "recall_at_10", "recall_at_100", "mrr")
         return {column: float(np.mean(getattr(self, column))) for column in columns}
 
-    def to_rows(self, *, source: str, mode: str, collection: str, evaluated_at: datetime) -> pa.Table:
+    def to_rows(self, *, query_set: str, source: str, mode: str, collection: str, evaluated_at: datetime) -> pa.Table:
         """Return one row per evaluated query in the schema of `retrieval_eval`.
 
         Args:
-            source: Source that was searched.
+            query_set: labelled or known_item.
+            source: Source that was searched; `*` for all.
             mode: dense, bm25 or hybrid.
             collection: Collection that was searched.
             evaluated_at: Aware time, the same for all rows.
@@ -56,6 +57,7 @@ class EvalResult:
         return pa.table(
             {
                 "query_id": list(self.query_ids),
+                "query_set": [query_set] * count,
                 "source": [source] * count,
                 "mode": [mode] * count,
                 "collection": [collection] * count,

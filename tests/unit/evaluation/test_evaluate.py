@@ -69,9 +69,10 @@ def test_distinct_keeps_the_best_place() -> None:
 def test_rows_have_the_stored_schema() -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)
     result = evaluate({"q1": ["a"], "q2": ["x", "b"]}, {"q1": {"a": 1}, "q2": {"b": 4}})
-    rows = result.to_rows(source="handbook", mode="hybrid", collection="c", evaluated_at=now)
+    rows = result.to_rows(query_set="labelled", source="handbook", mode="hybrid", collection="c", evaluated_at=now)
     assert rows.schema == RETRIEVAL_EVAL
     assert rows["query_id"].to_pylist() == ["q1", "q2"]
+    assert set(rows["query_set"].to_pylist()) == {"labelled"}
     assert rows["mrr"].to_pylist() == [1.0, 0.5]
     assert set(rows["evaluated_at"].to_pylist()) == {now}
 
