@@ -3,18 +3,23 @@
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.markdown import Markdown
 from rich.panel import Panel
 
 from rag_assets.cli.output import CONSOLE, ERRORS, print_json, table
+from rag_core.config import RagConfig
 from rag_core.config_loader import load_config
 from rag_core.errors import ConfigError
 from rag_core.retrieval.filters import SearchFilters
 from rag_core.retrieval.ranking import Mode
 from rag_core.retrieval.search import Hit
+from rag_core.tables.store import Store
+
+if TYPE_CHECKING:
+    from rag_core.evaluation.query_sets import QuerySet
 
 Question = Annotated[str, typer.Argument(help="What to look for.")]
 ModeOption = Annotated[str, typer.Option("--mode", help="dense, bm25 or hybrid.")]
@@ -24,8 +29,6 @@ Mime = Annotated[list[str] | None, typer.Option("--mime", help="Only this media 
 After = Annotated[datetime | None, typer.Option("--modified-after", help="Only documents changed since (UTC).")]
 Before = Annotated[datetime | None, typer.Option("--modified-before", help="Only documents changed before (UTC).")]
 Json = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
-
-_DEPTH = 100
 
 
 def search(
@@ -82,47 +85,61 @@ def ask(
 
 
 def evaluate(
-    source: Annotated[str, typer.Option("--source", help="The source that the judgements are about.")],
-    queries: Annotated[Path, typer.Option("--queries", help="JSONL with _id and text.")],
-    qrels: Annotated[Path, typer.Option("--qrels", help="TSV with query-id, corpus-id, score.")],
+    source: Annotated[str | None, typer.Option("--source", help="The source that the judgements are about.")] = None,
+    queries: Annotated[Path | None, typer.Option("--queries", help="JSONL with _id and text.")] = None,
+    qrels: Annotated[Path | None, typer.Option("--qrels", help="TSV with query-id, corpus-id, score.")] = None,
     mode: Annotated[list[str] | None, typer.Option("--mode", help="Only this mode; may be repeated.")] = None,
     json_output: Json = False,
 ) -> None:
-    """Measure retrieval on labelled queries (BEIR layout): nDCG@10, recall@10, recall@100, MRR, per mode."""
-    from rag_core.evaluation.beir import load_qrels, load_queries
-    from rag_core.evaluation.evaluate import distinct
-    from rag_core.evaluation.evaluate import evaluate as measure
+    """Measure retrieval: nDCG@10, recall@10, recall@100, MRR, per mode.
+
+    Without files: on the labelled queries of rag.yaml, and on known-item queries of sources that have none.
+    """
+    from rag_core.evaluation.query_sets import query_sets
+    from rag_core.evaluation.relevance import measure_relevance
     from rag_core.retrieval.retriever import open_retriever
 
     config = load_config().config
+    given = _labelled(config, source, queries, qrels)
+    modes = [_mode(name) for name in mode or get_args(Mode)]
+    sets = [given] if given else query_sets(Store(config.store.root), config)
+    if not sets:
+        raise ConfigError(
+            "nothing to measure with: give --source, --queries and --qrels, or set evaluation.known_items"
+        )
+    with open_retriever(config) as retriever:
+        measured = measure_relevance(retriever.client, retriever.target, sets, modes=modes)
+    figures = [one.to_dict() for one in measured]
+    columns = ("mode", "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr", "queries")
+    if json_output:
+        by_mode = {row["mode"]: {column: row[column] for column in columns[1:]} for row in figures}
+        print_json(by_mode if given else figures)
+        return
+    for one in sets:
+        rows = [
+            tuple(row[column] for column in columns)
+            for row in figures
+            if (row["query_set"], row["source"]) == (one.name, one.source)
+        ]
+        CONSOLE.print(table(f"{_title(one)} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", columns, rows))
+
+
+def _labelled(config: RagConfig, source: str | None, queries: Path | None, qrels: Path | None) -> "QuerySet | None":
+    from rag_core.evaluation.query_sets import labelled_set
+
+    if source is None and queries is None and qrels is None:
+        return None
+    if source is None or queries is None or qrels is None:
+        raise ConfigError("--source, --queries and --qrels go together; leave all out to measure on those of rag.yaml")
     try:
         config.source(source)
     except KeyError as error:
         raise ConfigError(error.args[0]) from None
-    labelled, judgements = load_queries(queries), load_qrels(qrels)
-    asked = {query: text for query, text in labelled.items() if query in judgements}
-    modes = [_mode(name) for name in mode or get_args(Mode)]
-    results: dict[str, dict[str, Any]] = {}
-    with open_retriever(config) as retriever:
-        vectors = retriever.embed_queries(list(asked.values()))
-        for name in modes:
-            run = {
-                query: distinct(
-                    hit.external_id or hit.doc_id  # an attachment counts as its mail
-                    for hit in retriever.search_documents(
-                        text, mode=name, depth=_DEPTH, filters=SearchFilters(sources=(source,)), vector=vector
-                    )
-                )
-                for (query, text), vector in zip(asked.items(), vectors, strict=True)
-            }
-            outcome = measure(run, judgements)
-            results[name] = {**outcome.means(), "queries": len(outcome.query_ids)}
-    if json_output:
-        print_json(results)
-        return
-    columns = ("mode", "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr", "queries")
-    rows = [(name, *(values[column] for column in columns[1:])) for name, values in results.items()]
-    CONSOLE.print(table(f"{source} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", columns, rows))
+    return labelled_set(source, queries, qrels)
+
+
+def _title(queries: "QuerySet") -> str:
+    return queries.source if queries.name == "labelled" else "known-item queries (generated), all sources"
 
 
 def _mode(name: str) -> Mode:

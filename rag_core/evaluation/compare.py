@@ -145,7 +145,7 @@ def compare(
         raise ValueError("no question to compare two collections with")
     texts = [text for text, _ in asked]
     vectors = (old.embed(texts), new.embed(texts))
-    by_mode = {mode: _rank_both(client, (old, new), asked, vectors, mode) for mode in modes}
+    by_mode: dict[str, _Both] = {mode: _rank_both(client, (old, new), asked, vectors, mode) for mode in modes}
     sides = [
         Side(
             collection=target.collection,
@@ -185,12 +185,13 @@ def rank_biased_overlap(old: Sequence[str], new: Sequence[str], *, p: float = _P
     return (1 - p) / p * weighed + agreements[-1] * p**depth
 
 
-Asked = tuple[str, SearchFilters | None]
+_Asked = tuple[str, SearchFilters | None]
+_Both = tuple[list[tuple[list[str], list[str]]], list[tuple[float, float]]]
 
 
-def _questions(query_sets: Sequence[QuerySet], most: int) -> list[Asked]:
+def _questions(query_sets: Sequence[QuerySet], most: int) -> list[_Asked]:
     """Take questions of all sets in turns, each set's in the order of a digest."""
-    found: list[Asked] = []
+    found: list[_Asked] = []
     for queries in query_sets:
         share = -(-most // len(query_sets))
         texts = sorted(queries.queries.values(), key=lambda text: ids.digest("compare", text))
@@ -201,10 +202,10 @@ def _questions(query_sets: Sequence[QuerySet], most: int) -> list[Asked]:
 def _rank_both(
     client: IndexClient,
     targets: tuple[SearchTarget, SearchTarget],
-    asked: Sequence[Asked],
+    asked: Sequence[_Asked],
     vectors: tuple[np.ndarray, np.ndarray],
     mode: Mode,
-) -> tuple[list[tuple[list[str], list[str]]], list[tuple[float, float]]]:
+) -> _Both:
     """Return both rankings and both times, in seconds, of each question."""
     rankings, times = [], []
     for turn, number in enumerate([*range(min(_WARM_UP, len(asked))), *range(len(asked))]):

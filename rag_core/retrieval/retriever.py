@@ -11,6 +11,8 @@ import numpy as np
 from rag_core.config import RagConfig
 from rag_core.embedding.model import resolve_model
 from rag_core.errors import FingerprintMismatchError, PermanentError
+from rag_core.evaluation.target import SearchTarget
+from rag_core.generation import restored
 from rag_core.index.bm25 import TermStatistics
 from rag_core.index.client import IndexClient, connect
 from rag_core.retrieval.filters import SearchFilters
@@ -89,6 +91,22 @@ class Retriever:
         request = self._request(question, mode, filters, vector)
         return search_documents(self._client, self.manifest.alias, depth=depth, **request)
 
+    @property
+    def client(self) -> IndexClient:
+        """The connection that is searched through."""
+        return self._client
+
+    @property
+    def target(self) -> SearchTarget:
+        """The published collection, to be measured; it stays the same if the alias moves meanwhile."""
+        return SearchTarget(
+            collection=self.manifest.collection,
+            model_fingerprint=self.manifest.model_fingerprint,
+            embed=self.embed_queries,
+            statistics=self.statistics,
+            search_params=self._search_params,
+        )
+
     def _request(
         self, question: str, mode: Mode, filters: SearchFilters | None, vector: np.ndarray | None
     ) -> dict[str, Any]:
@@ -107,22 +125,31 @@ class Retriever:
 
 @contextmanager
 def open_retriever(config: RagConfig) -> Iterator[Retriever]:
-    """Connect to the published index.
+    """Connect to the published index; questions are embedded by its model, also while rag.yaml asks for another.
 
     Raises:
         PermanentError: Nothing was published yet.
-        FingerprintMismatchError: The configured model is not the one the published index was built with.
+        ConfigError: The model that the published index was built with is not there any more.
+        FingerprintMismatchError: It is there, but its files are others now.
     """
     store = Store(config.store.root)
     manifest = latest_manifest(store)
     if manifest is None:
         raise PermanentError(f"nothing is published in store {store.root} yet; build the index first: rag run")
-    spec = resolve_model(config.embedding)
-    if spec.fingerprint != manifest.model_fingerprint:
+    served = _served(config, manifest)
+    with connect(config.index, store) as client:
+        yield Retriever(served, manifest, client)
+
+
+def _served(config: RagConfig, manifest: Manifest) -> RagConfig:
+    """Return the configuration with the model of what is served, while rag.yaml asks for one that is not built yet."""
+    if resolve_model(config.embedding).fingerprint == manifest.model_fingerprint:
+        return config
+    served = restored(config, manifest.collection, manifest.settings)
+    if served.spec.fingerprint != manifest.model_fingerprint:
         raise FingerprintMismatchError(
             f"the index {manifest.collection} was built with {manifest.model} ({manifest.model_fingerprint[:12]}), but "
-            f"embedding.model is {spec.name} ({spec.fingerprint[:12]}); queries must be embedded by the same model: "
-            f"restore it, or build and publish an index for the new one (rag run)"
+            f"{served.spec.name} is another model now ({served.spec.fingerprint[:12]}); queries must be embedded by "
+            f"the same model: restore its files, or build and publish an index for the new one (rag run)"
         )
-    with connect(config.index, store) as client:
-        yield Retriever(config, manifest, client)
+    return served.config
