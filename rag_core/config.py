@@ -269,10 +269,10 @@ class EvaluationConfig(Section):
     """What is measured before an index is published, and what it must reach."""
 
     labelled: tuple[LabelledQueries, ...] = Field(
-        default=(), description="Labelled queries. Without any, known-item queries are generated from the chunks."
+        default=(), description="Labelled queries; one entry for each source. The other sources get known-item queries."
     )
     known_items: int = Field(
-        default=200, ge=0, description="Generated queries: a sentence of a chunk asks for its document. 0: none."
+        default=200, ge=0, description="Generated queries: a sentence of a document asks for that document. 0: none."
     )
     samples: int = Field(default=200, ge=10, description="Stored vectors that are searched for to measure ANN recall.")
     min_ann_recall: float = Field(
@@ -323,7 +323,7 @@ class QualityConfig(Section):
 
     tests: Path | None = Field(
         default=None,
-        description="Folder of YAML files with own tests, or other settings of the built-in ones. Relative to the file.",
+        description="Folder of YAML files with own tests, or other settings of built-in ones; relative to the file.",
     )
     max_failing_rows: int = Field(
         default=1_000, ge=1, description="Failing rows that are stored of one test and partition."

@@ -91,8 +91,8 @@ def mean_interval(values: NDArray[np.float64], *, seed: int = 0, confidence: flo
 def _p_value(differences: NDArray[np.float64], seed: int) -> float:
     from scipy.stats import permutation_test
 
-    if not differences.any():
-        return 1.0
+    if len(differences) == 1 or not differences.any():
+        return 1.0  # whatever the signs, the mean is as far from zero
     outcome = permutation_test(
         (differences,),
         np.mean,

@@ -309,8 +309,8 @@ class TestFilesOfQuality:
         found = problems(write(text.replace("asked/queries.jsonl, ", "asked, ")))
         assert found == [
             f"rag.yaml:5: evaluation.labelled[0].queries = 'asked': expected a file, {there}/asked is a folder",
-            "rag.yaml:5: evaluation.labelled[0].qrels = 'asked/qrel.tsv': expected an existing path, there is nothing at "
-            f"{there}/asked/qrel.tsv; did you mean qrels.tsv?",
+            "rag.yaml:5: evaluation.labelled[0].qrels = 'asked/qrel.tsv': expected an existing path, there is nothing "
+            f"at {there}/asked/qrel.tsv; did you mean qrels.tsv?",
             "rag.yaml:6: quality.tests = 'asked/queries.jsonl': expected a folder, "
             f"{there}/asked/queries.jsonl is a file",
         ]
@@ -342,9 +342,10 @@ class TestFilesOfQuality:
         entries = ", ".join(entry % name for name in ("handbook", "hndbook", "handbook"))
         found = problems(write(SMALLEST + f"evaluation:\n  labelled: [{entries}]\n"))
         assert found == [
-            "rag.yaml:4: evaluation.labelled[1].source = 'hndbook': expected: the name of a source; configured: handbook",
-            "rag.yaml:4: evaluation.labelled[2].source = 'handbook': expected: one entry for each source: ids of queries "
-            "are kept by source",
+            "rag.yaml:4: evaluation.labelled[1].source = 'hndbook': expected: the name of a source; configured: "
+            "handbook",
+            "rag.yaml:4: evaluation.labelled[2].source = 'handbook': expected: one entry for each source: ids of "
+            "queries are kept by source",
         ]
 
 
