@@ -100,12 +100,12 @@ class IndexClient(CollectionAdmin):
                 lambda milvus: milvus.flush(collection, timeout=self._connection.long_timeout_s),
             )
 
-    def count(self, collection: str, partition_key: str | None = None) -> int:
+    def count(self, collection: str, partition_key: str | None = None, expression: str = _EVERY_ROW) -> int:
         """Count rows by count(*) at strong consistency; 0 for a partition that does not exist."""
         if partition_key is not None and not self.has_partition(collection, partition_key):
             return 0
         # Without a filter Lite counts the whole collection, whatever partition is named.
-        rows = self._query(collection, partition_key, _EVERY_ROW, ("count(*)",))
+        rows = self._query(collection, partition_key, expression, ("count(*)",))
         return int(rows[0]["count(*)"])
 
     def fetch(
@@ -149,7 +149,10 @@ class IndexClient(CollectionAdmin):
         return sorted(row[schema.PRIMARY] for row in self.list_rows(collection, partition_key))
 
     def delete(self, collection: str, partition_key: str, chunk_ids: Sequence[str]) -> None:
-        """Delete rows by id, in one call; ids that do not exist are no error."""
+        """Delete rows by id, in one call; ids that do not exist are no error.
+
+        Lite pays no heed to the partition: it deletes the ids in every partition of the collection.
+        """
         if not chunk_ids or not self.has_partition(collection, partition_key):
             return
         name = schema.partition_name(partition_key)
