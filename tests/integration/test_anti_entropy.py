@@ -3,14 +3,18 @@
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from rag_assets.cli.app import app
 from rag_core.index import lite_server, schema
 from rag_core.index.anti_entropy import (
     PartitionState,
@@ -23,7 +27,7 @@ from rag_core.index.client import IndexClient, connect
 from rag_core.index.ledger import LedgerTables
 from rag_core.index.mending import repair, repair_partition
 from rag_core.index.sync import sync_partition
-from rag_core.stages.publication import Manifest
+from rag_core.stages.publication import Manifest, write_manifest
 from rag_core.tables.change import TableChange, commit, stage
 from rag_core.tables.delta import TableSlice, row_schema
 from rag_core.tables.store import Store
@@ -333,3 +337,39 @@ def manifest_of(collection: str) -> Manifest:
         ann_recall_at_10=None,
         verdict="published",
     )
+
+
+@pytest.fixture
+def served(client: IndexClient, tables: LedgerTables, store: Store, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Environment in which `rag` serves the collection."""
+    write_manifest(store, manifest_of(COLLECTION), run_id="test")
+    client.set_alias("entropy_alias", COLLECTION)
+    source = {"name": "handbook", "kind": "files", "root": str(tmp_path), "principals": ["everyone"]}
+    settings = {"store": {"root": store.root}, "buckets": 2, "sources": [source], "index": {"lite_idle_s": 5.0}}
+    path = tmp_path / "rag.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    yield {"RAG_CONFIG": str(path)}
+    client.drop_alias("entropy_alias")
+
+
+def test_command_line(client: IndexClient, served: dict[str, str]) -> None:
+    runner = CliRunner(env=served)
+    assert "clean" in runner.invoke(app, ["verify"], catch_exceptions=False).stdout
+    damage(client, HERE, 7, DELETED)
+    damage(client, BESIDE, 107, STALE)
+    client.ensure_collection("another", dim=DIM, model_fingerprint=MODEL)
+    client.set_alias("entropy_alias", "another")
+    shown = runner.invoke(app, ["verify"])
+    assert shown.exit_code == 1
+    assert f"{HERE}: 1 missing, such as {chunk_id(7)}" in shown.stdout
+    assert "alias entropy_alias points at another" in shown.stdout
+    assert runner.invoke(app, ["verify", "--partition", "handbook__07"]).exit_code != 0
+    one = runner.invoke(app, ["verify", "--partition", BESIDE, "--repair"])
+    assert f"{BESIDE}: 1 rows written, 0 deleted, clean now" in one.stdout
+    assert client.alias_target("entropy_alias") == COLLECTION
+    mended = runner.invoke(app, ["verify", "--source", "handbook", "--repair", "--json"])
+    result = json.loads(mended.stdout)
+    assert (mended.exit_code, result["is_clean"], len(result["partitions"])) == (0, True, 2)
+    assert [item["written"] for item in result["repairs"]] == [1]
+    assert runner.invoke(app, ["verify"]).exit_code == 0
+    client.drop_collection("another")

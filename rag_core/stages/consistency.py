@@ -1,0 +1,45 @@
+"""Which ledger a collection is compared with: of the published ones by their manifests, else what rag.yaml asks for."""
+
+import json
+
+from rag_core.config import IndexConfig, RagConfig
+from rag_core.errors import ConfigError
+from rag_core.generation import configured
+from rag_core.index.ledger import LedgerTables
+from rag_core.stages.publication import latest_manifest, manifests
+from rag_core.tables.store import Store
+
+
+def ledger_tables(store: Store, config: RagConfig, collection: str = "") -> LedgerTables:
+    """Open the ledger of a collection and the tables its rows come from.
+
+    Args:
+        store: Holds the tables.
+        config: rag.yaml.
+        collection: Its name; empty for the one that is served, and before anything is for the one to come.
+
+    Returns:
+        The newest versions. The model of a published collection need not be there any more.
+
+    Raises:
+        ConfigError: No such collection was published or is configured.
+    """
+    manifest = latest_manifest(store)
+    wanted = collection or (manifest.collection if manifest is not None else "")
+    published = next((one for one in manifests(store) if one.collection == wanted), None)
+    if published is None:
+        target = configured(config)
+        if wanted in ("", target.collection):
+            return LedgerTables.of_generation(store, target)
+        known = sorted({target.collection, *(one.collection for one in manifests(store))})
+        raise ConfigError(f"collection {wanted!r} was never published and is not configured; known: {', '.join(known)}")
+    kept = json.loads(published.settings)
+    return LedgerTables.open(
+        store,
+        published.collection,
+        chunk_lane=kept["chunk_lane"],
+        embedding_lane=kept["embedding_lane"],
+        model_fingerprint=published.model_fingerprint,
+        dim=published.dim,
+        index=IndexConfig(**{**config.index.model_dump(), **kept["index"]}),
+    )
