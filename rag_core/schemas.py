@@ -141,7 +141,7 @@ PUBLISHED_INDEX: Final = pa.schema(
         _field("chunks", pa.int64(), "rows in the collection"),
         _field("partitions", pa.int32(), "partitions in the collection"),
         _field("table_versions", pa.string(), "JSON object: Delta version of each table when published"),
-        _field("settings", pa.string(), "JSON object: chunking, model and index, from which the generation is restored"),
+        _field("settings", pa.string(), "JSON object: chunking, model and index, to restore the generation from"),
         _field("ann_recall_at_10", pa.float64(), "against exact search, at these search_params", nullable=True),
         _field("verdict", pa.string(), "published, or rolled back from which collection"),
     ]
@@ -160,13 +160,14 @@ TERM_STATISTICS: Final = pa.schema(
 
 QUALITY_RESULTS: Final = pa.schema(
     [
-        _field("result_id", pa.string(), "key: digest of table, lane, partition, version, test and suite"),
+        _field("result_id", pa.string(), "key: digest of run, table, lane, partition, content, suite, test and time"),
         _field("run_id", pa.string(), "Dagster run, or the command that tested"),
         _field("evaluated_at", TIMESTAMP, "when"),
         _field("table", pa.string(), "table that was tested"),
         _field("lane", pa.string(), "its lane; empty for tables without lanes"),
         _field("partition_key", pa.string(), "partition that was tested; * for all together"),
         _field("table_version", pa.int64(), "Delta version that was tested"),
+        _field("content", pa.string(), "digest of the partition's files, and of those it is compared with"),
         _field("suite_fingerprint", pa.string(), "the declared tests of the table and their settings"),
         _field("test", pa.string(), "name of the test, such as unique__chunk_id"),
         _field("kind", pa.string(), "kind of the test, such as unique"),
@@ -179,6 +180,7 @@ QUALITY_RESULTS: Final = pa.schema(
         _field("rows", pa.int64(), "rows that were tested"),
         _field("failing_rows", pa.int64(), "rows that fail; 0 for tests of the table as a whole"),
         _field("examples", pa.string(), "JSON list of failing keys and values, a few"),
+        _field("profile", pa.string(), "JSON object: value -> share of rows, for tests of shares; else empty"),
         _field("description", pa.string(), "what the test says, as a sentence"),
     ]
 )
