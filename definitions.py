@@ -14,7 +14,7 @@ for _category in (dg.BetaWarning, dg.PreviewWarning):
 
 from io_managers.delta import DeltaIOManager  # noqa: E402
 from rag_assets.jobs import build_jobs  # noqa: E402
-from rag_assets.publication import published_index  # noqa: E402
+from rag_assets.publication import judged_index, published_index  # noqa: E402
 from rag_assets.stages import build_stage_assets  # noqa: E402
 from rag_core.config_loader import load_config  # noqa: E402
 from rag_core.partitions import all_partition_keys  # noqa: E402
@@ -45,7 +45,7 @@ def build_defs(*, config_path: Path | None = None, overrides: Mapping[str, objec
         **(overrides or {}),
     }
     return dg.Definitions(
-        assets=[*build_stage_assets(config, partitions), published_index],
+        assets=[*build_stage_assets(config, partitions), judged_index, published_index],
         jobs=build_jobs(config),
         resources=resources,
     )

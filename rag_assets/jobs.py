@@ -28,7 +28,9 @@ def build_jobs(config: RagConfig) -> Sequence["dg.JobDefinition | UnresolvedAsse
         description="Documents to index, for the chosen partitions. What is unchanged is skipped.",
     )
     publish = dg.define_asset_job(
-        PUBLISH_JOB, selection=["published_index"], description="Point the alias at the complete collection."
+        PUBLISH_JOB,
+        selection=["retrieval_eval", "index_verdict", "published_index"],
+        description="Judge the complete collection, and point the alias at it if it passes.",
     )
     stages = [
         dg.define_asset_job(f"build_{stage}", selection=[stage], description=f"Only the stage {stage}.")

@@ -1,54 +1,203 @@
-"""The unpartitioned assets: what is served, and how well it retrieves."""
+"""The unpartitioned assets: how well the index retrieves, the verdict on it, and what is served."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import dagster as dg
 
-from rag_assets.materialize import OWNERS, RETRY, failures_by_class
+from rag_assets.materialize import OWNERS, RETRY, failures_by_class, markdown_table
 from rag_core import ids
-from rag_core.stages.publication import SearchChoice, generations, publish
+from rag_core.index.client import IndexClient
+from rag_core.stages.judging import judge
+from rag_core.stages.publication import (
+    Generations,
+    Publication,
+    SearchChoice,
+    generations,
+    latest_manifest,
+    publish,
+)
+from rag_core.stages.retention import collect
+from rag_core.stages.verdict import Verdict, append_verdict, newest_verdict, why_judge
+from rag_core.tables.delta import TableSlice
+from rag_core.tables.store import Store
 from resources.milvus import MilvusResource
 from resources.platform import PlatformResource
+from resources.progress import progress_of
+
+PUBLISH_AGAIN_TAG = "rag/publish_again"
+"""Set to `allow` on a run, it publishes a collection that was rolled back from."""
+
+_ABOUT_INDEX: dict[str, Any] = {"group_name": "index", "owners": OWNERS, "kinds": {"milvus", "deltalake"}, "code_version": "1"}
+
+
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            "retrieval_eval",
+            deps=["index_partitions"],
+            description="Labelled or generated questions and how well the index answers them, one row per question, "
+            "mode and evaluation; key `query_id`, `query_set`, `mode`, `collection`, `evaluated_at`.",
+            **_ABOUT_INDEX,
+        ),
+        dg.AssetSpec(
+            "index_verdict",
+            deps=["retrieval_eval"],
+            description="Whether the index that rag.yaml asks for may be served, and why, one row per verdict; key "
+            "`verdict_id`. Checks, anti-entropy, ANN recall, relevance, and old against new on the same questions.",
+            **_ABOUT_INDEX,
+        ),
+    ],
+    retry_policy=RETRY,
+)
+def judged_index(
+    context: dg.AssetExecutionContext, platform: PlatformResource, milvus: MilvusResource
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Judge the index if it is complete and enough changed since the last verdict on it."""
+    with failures_by_class(), milvus.client() as client:
+        known = generations(platform.store, platform.config)
+        why = why_judge(platform.store, known)
+        if why:
+            context.log.info(f"{known.target.collection} is judged: {why}")
+            verdict = judge(platform.store, known, client, run_id=context.run_id, on_progress=progress_of(context))
+            append_verdict(platform.store, verdict)
+        last = newest_verdict(platform.store, known.target.collection)
+        yield _evaluation_result(platform.store, last)
+        yield _verdict_result(context, known, last, judged_now=bool(why))
+
+
+def _evaluation_result(store: Store, verdict: Verdict | None) -> dg.MaterializeResult[None]:
+    table = TableSlice.newest(store, "retrieval_eval")
+    columns = ("query_set", "source", "mode", "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr", "queries")
+    means = verdict.measures.get("relevance", []) if verdict else []
+    shown = [{**one, **{name: f"{one[name]:.3f}" for name in columns[3:7]}} for one in means]
+    return dg.MaterializeResult(
+        asset_key="retrieval_eval",
+        metadata={
+            "table_version": table.version,
+            "relevance": dg.MetadataValue.md(markdown_table(columns, shown) if shown else "nothing was asked"),
+        },
+        data_version=dg.DataVersion(str(table.version)),
+    )
+
+
+def _verdict_result(
+    context: dg.AssetExecutionContext, known: Generations, verdict: Verdict | None, *, judged_now: bool
+) -> dg.MaterializeResult[None]:
+    if verdict is None:
+        metadata: dict[str, Any] = {"passed": False, "reasons": "not judged yet: the collection is incomplete"}
+        version = f"{known.target.collection} not judged"
+        return dg.MaterializeResult(
+            asset_key="index_verdict", metadata=metadata, data_version=dg.DataVersion(ids.digest(version))
+        )
+    if not verdict.passed:
+        context.log.error(f"{verdict.collection} is refused: {' '.join(verdict.reasons)}")
+    metadata = {
+        "passed": verdict.passed,
+        "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in verdict.reasons) or "none"),
+        "collection": verdict.collection,
+        "against": verdict.against or "nothing: it is the first, or the served one itself",
+        "judged_now": judged_now,
+        "judged_at": dg.MetadataValue.timestamp(verdict.judged_at),
+        "search_params": dg.MetadataValue.json(dict(verdict.search_params)),
+    }
+    if verdict.ann_recall_at_10 is not None:
+        metadata["ann_recall_at_10"] = verdict.ann_recall_at_10
+    return dg.MaterializeResult(
+        asset_key="index_verdict", metadata=metadata, data_version=dg.DataVersion(verdict.verdict_id)
+    )
 
 
 @dg.asset(
-    deps=["index_partitions"],
+    deps=["index_partitions", "index_verdict"],
     retry_policy=RETRY,
-    group_name="index",
-    owners=OWNERS,
-    kinds={"milvus", "deltalake"},
     pool="milvus_writes",
-    code_version="1",
+    **_ABOUT_INDEX,
 )
 def published_index(
     context: dg.AssetExecutionContext, platform: PlatformResource, milvus: MilvusResource
 ) -> dg.MaterializeResult[None]:
-    """The manifest of what is served, one row per publication; key `collection`.
+    """The manifest of what is served, one row per publication; key `collection`, `published_at`.
 
-    Points the alias that queries use at the collection once every partition is complete; until then the collection
-    before stays published.
+    Points the alias that queries use at the collection once every partition is complete and the verdict allows it;
+    until then the collection before stays published.
     """
     with failures_by_class(), milvus.client() as client:
-        target = generations(platform.store, platform.config).target
-        choice = SearchChoice(json.dumps(platform.config.index.search_params, sort_keys=True), None)
-        publication = publish(platform.store, target, client, choice=choice, run_id=context.run_id)
-        if publication.manifest is None:
-            waiting = ", ".join(f"{key} ({count:,} chunks)" for key, count in publication.incomplete.items())
-            raise dg.Failure(
-                description=f"not published: the collection is incomplete; materialize index_partitions of {waiting}",
-                metadata={"incomplete_partitions": dg.MetadataValue.json(publication.incomplete)},
-                allow_retries=False,
-            )
-        manifest = asdict(publication.manifest)
-        version = ids.digest(*(f"{name}={value}" for name, value in manifest.items() if name != "published_at"))
-        return dg.MaterializeResult(
-            metadata={
-                **{name: str(value) for name, value in manifest.items() if name not in {"documents", "chunks"}},
-                "documents": publication.manifest.documents,
-                "chunks": publication.manifest.chunks,
-                "manifest_changed": publication.changed,
-                "table_version": publication.version,
-            },
-            data_version=dg.DataVersion(version),
+        known = generations(platform.store, platform.config)
+        if known.lost:
+            context.log.warning(known.lost)
+        _refresh_served(context, platform.store, known, client)
+        verdict = newest_verdict(platform.store, known.target.collection)
+        if verdict is not None and not verdict.passed:
+            raise _refused(known, verdict)
+        recall = verdict.ann_recall_at_10 if verdict else None
+        params = verdict.search_params if verdict else known.target.config.index.search_params
+        publication = publish(
+            platform.store,
+            known.target,
+            client,
+            choice=SearchChoice(json.dumps(dict(params), sort_keys=True), recall),
+            run_id=context.run_id,
+            forced=context.run.tags.get(PUBLISH_AGAIN_TAG) == "allow",
         )
+        if publication.manifest is None:
+            raise _not_published(known, publication)
+        removed = collect(platform.store, known, client, run_id=context.run_id)
+        return _published(publication, removed)
+
+
+def _refresh_served(context: dg.AssetExecutionContext, store: Store, known: Generations, client: IndexClient) -> None:
+    """Bring the manifest of what is served up to date while another generation is built."""
+    last = latest_manifest(store)
+    if known.served is not None and last is not None:
+        choice = SearchChoice(last.search_params, last.ann_recall_at_10)
+        served = publish(store, known.served, client, choice=choice, run_id=context.run_id)
+        if served.incomplete:
+            context.log.warning(f"{known.served.collection} is served and behind: {_waiting(served)}")
+
+
+def _refused(known: Generations, verdict: Verdict) -> dg.Failure:
+    serving = f"; {known.served.collection} serves on" if known.served else ""
+    return dg.Failure(
+        description=f"not published: the verdict on {verdict.collection} of {verdict.judged_at:%Y-%m-%d %H:%M} UTC "
+        f"refuses it{serving}.\n" + "\n".join(f"- {reason}" for reason in verdict.reasons),
+        metadata={"reasons": dg.MetadataValue.json(list(verdict.reasons))},
+        allow_retries=False,
+    )
+
+
+def _not_published(known: Generations, publication: Publication) -> dg.Failure:
+    if publication.held:
+        return dg.Failure(description=f"not published: {publication.held}", allow_retries=False)
+    rebuilding = (
+        f" {known.served.collection} serves on. If the run refused to embed everything anew: rag run --rebuild"
+        if known.served
+        else ""
+    )
+    return dg.Failure(
+        description=f"not published: {known.target.collection} is incomplete; materialize index_partitions of "
+        f"{_waiting(publication)}.{rebuilding}",
+        metadata={"incomplete_partitions": dg.MetadataValue.json(publication.incomplete)},
+        allow_retries=False,
+    )
+
+
+def _waiting(publication: Publication) -> str:
+    return ", ".join(f"{key} ({count:,} waiting)" for key, count in publication.incomplete.items())
+
+
+def _published(publication: Publication, removed: list[str]) -> dg.MaterializeResult[None]:
+    assert publication.manifest is not None
+    manifest = asdict(publication.manifest)
+    version = ids.digest(*(f"{name}={value}" for name, value in manifest.items() if name != "published_at"))
+    counted = {"documents", "chunks", "ann_recall_at_10"}
+    metadata: dict[str, Any] = {
+        **{name: str(value) for name, value in manifest.items() if name not in counted},
+        **{name: manifest[name] for name in counted if manifest[name] is not None},
+        "manifest_changed": publication.changed,
+        "table_version": publication.version,
+        "removed_collections": ", ".join(removed) or "none",
+    }
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(version))

@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,8 @@ import dagster as dg
 
 from rag_assets.instance import PROCESS_TAG, dagster_home, fail_dead_runs, process_tag
 from rag_assets.jobs import BUILD_JOB, PUBLISH_JOB, STAGES
+from rag_assets.publication import PUBLISH_AGAIN_TAG
+from rag_assets.stages import REBUILD_TAG
 from rag_core.config_loader import LoadedConfig
 from rag_core.embedding.manifest import remove_manifest
 from rag_core.errors import ConfigError
@@ -68,13 +71,20 @@ def pack(keys: Sequence[str], all_keys: Sequence[str], limit: int) -> list[tuple
     return [tuple(run) for run in runs]
 
 
-def run_pipeline(loaded: LoadedConfig, *, sources: Iterable[str] | None = None, stage: str | None = None) -> RunSummary:
+def run_pipeline(
+    loaded: LoadedConfig,
+    *,
+    sources: Iterable[str] | None = None,
+    stage: str | None = None,
+    rebuild: bool = False,
+) -> RunSummary:
     """Materialize the partitioned assets source by source, then publish.
 
     Args:
         loaded: The configuration.
         sources: Names of sources; None means all.
         stage: Only this asset, without publication; None means all.
+        rebuild: Let a changed setting embed everything anew.
 
     Raises:
         ConfigError: A source or stage that does not exist.
@@ -84,27 +94,50 @@ def run_pipeline(loaded: LoadedConfig, *, sources: Iterable[str] | None = None, 
     chosen = _chosen(keys, sources, [source.name for source in config.sources])
     if stage is not None and stage not in STAGES:
         raise ConfigError(f"no stage {stage!r}; expected one of {', '.join(STAGES)}")
-    home = dagster_home(Store(config.store.root))
-    if loaded.path is not None:
-        os.environ["RAG_CONFIG"] = str(loaded.path)
-    from definitions import build_defs
-
-    defs = build_defs(config_path=loaded.path)
     summary, started = RunSummary(), time.perf_counter()
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        for run_id in fail_dead_runs(instance):
-            remove_manifest(Store(config.store.root), run_id)
+    with _code_location(loaded) as (defs, instance):
         job = defs.resolve_job_def(f"build_{stage}" if stage else BUILD_JOB)
         # A run never spans two sources: one that cannot be listed must not keep the others from being indexed.
         for of_source in keys_by_source(config, chosen).values():
             for run in pack(of_source, keys, config.run.max_partitions_per_run):
                 tags = {_RANGE_START: run[0], _RANGE_END: run[-1]}
+                if rebuild:
+                    tags[REBUILD_TAG] = "allow"
                 _execute(job, instance, tags, f"{run[0]}..{run[-1]}", summary)
         if stage is None:
             # Publication judges by itself whether the collection is complete, whatever failed before.
             _execute(defs.resolve_job_def(PUBLISH_JOB), instance, {}, "all partitions", summary)
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def run_publication(loaded: LoadedConfig, *, again: bool = False) -> RunSummary:
+    """Judge and publish what rag.yaml asks for.
+
+    Args:
+        loaded: The configuration.
+        again: Even if it was rolled back from.
+    """
+    summary = RunSummary()
+    with _code_location(loaded) as (defs, instance):
+        tags = {PUBLISH_AGAIN_TAG: "allow"} if again else {}
+        _execute(defs.resolve_job_def(PUBLISH_JOB), instance, tags, "all partitions", summary)
+    return summary
+
+
+@contextmanager
+def _code_location(loaded: LoadedConfig) -> Iterator[tuple[dg.Definitions, dg.DagsterInstance]]:
+    """Load the code location and open its instance; runs of processes that died are marked as failed."""
+    store = Store(loaded.config.store.root)
+    if loaded.path is not None:
+        os.environ["RAG_CONFIG"] = str(loaded.path)
+    from definitions import build_defs
+
+    defs = build_defs(config_path=loaded.path)
+    with dg.DagsterInstance.from_config(str(dagster_home(store))) as instance:
+        for run_id in fail_dead_runs(instance):
+            remove_manifest(store, run_id)
+        yield defs, instance
 
 
 def _chosen(keys: Sequence[str], sources: Iterable[str] | None, known: Sequence[str]) -> list[str]:

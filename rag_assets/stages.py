@@ -4,12 +4,13 @@ While a new generation is built beside the served one, each stage does its work 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import dagster as dg
 
-from rag_assets.materialize import OWNERS, RETRY, commit_output, failures_by_class, materialize
+from rag_assets.materialize import OWNERS, RETRY, Committed, commit_output, failures_by_class, materialize
 from rag_core import ids
 from rag_core.config import RagConfig
 from rag_core.generation import Generation
@@ -21,7 +22,7 @@ from rag_core.stages.documents import documents_change
 from rag_core.stages.embeddings import embeddings_change, plan_embeddings
 from rag_core.stages.index import IndexTables, index_change
 from rag_core.stages.publication import Generations, generations
-from rag_core.stages.rebuild import refuse_unasked
+from rag_core.stages.rebuild import refusal
 from rag_core.stages.retirement import retire
 from rag_core.tables.delta import TableSlice
 from resources.embedding import EmbeddingLauncherResource
@@ -43,9 +44,7 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
     parsing = [parser_fingerprint(ParseSettings.of(config.parsing, source)) for source in config.sources]
     chunking = [config.chunking_of(source).model_dump() for source in config.sources]
     embedding = config.embedding.model_dump(include={"backend", "model", "revision", "max_tokens", "passage_prefix"})
-    stage = partial(
-        dg.asset, partitions_def=partitions, backfill_policy=policy, retry_policy=RETRY, owners=OWNERS
-    )
+    stage = partial(dg.asset, partitions_def=partitions, backfill_policy=policy, retry_policy=RETRY, owners=OWNERS)
 
     @stage(
         group_name="ingest",
@@ -119,28 +118,16 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
         with failures_by_class():
             current = platform.slice("embeddings", context.partition_keys)
             known = _generations(context, platform)
-            report: dict[str, object] = {}
-            done, held = [], {}
-            for generation in _by_lane(known, "embedding_lane"):
-                checked = _gate(context, platform, chunks.in_lane(generation.chunk_lane))
-                held.update(checked.held)
-                plan = plan_embeddings(
-                    chunks.of(*checked.passed), current.of(*checked.passed), generation, run_id=context.run_id
-                )
-                if generation is known.target and context.run.tags.get(REBUILD_TAG) != "allow":
-                    refuse_unasked(plan, known)
-                context.log.info(f"{plan.texts - plan.missing:,} of {plan.texts:,} texts are in the vector cache")
-                started = time.perf_counter()
-                if plan.manifest:
-                    report |= embedding_launcher.run(context, plan.manifest, progress_of(context))
-                output = embeddings_change(plan, embed_seconds=time.perf_counter() - started)
-                done.append(commit_output(context, output))
+            lanes = [
+                _embed(context, platform, embedding_launcher, known, generation, chunks, current)
+                for generation in _by_lane(known, "embedding_lane")
+            ]
             return materialize(
                 context,
-                done,
+                [lane.committed for lane in lanes],
                 preview=("chunk_id", "text_hash", "model_fingerprint"),
-                held=held,
-                extra={"model": known.target.spec.name, **{f"worker_{name}": value for name, value in report.items()}},
+                held={key: reasons for lane in lanes for key, reasons in lane.held.items()},
+                extra={"model": known.target.spec.name, **{k: v for lane in lanes for k, v in lane.metadata.items()}},
             )
 
     @stage(
@@ -186,6 +173,44 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
             )
 
     return [documents, chunks, embeddings, index_partitions]
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """What was done for one lane of vectors."""
+
+    committed: Committed
+    held: Mapping[str, tuple[str, ...]]
+    metadata: Mapping[str, object]
+
+
+def _embed(
+    context: dg.AssetExecutionContext,
+    platform: PlatformResource,
+    launcher: EmbeddingLauncherResource,
+    known: Generations,
+    generation: Generation,
+    chunks: TableSlice,
+    current: TableSlice,
+) -> _Embedded:
+    """Embed what a generation's lane lacks; a rebuilding that nobody asked for leaves its lane as it is."""
+    metadata: dict[str, object] = {}
+    checked = _gate(context, platform, chunks.in_lane(generation.chunk_lane))
+    chunks, current = chunks.of(*checked.passed), current.of(*checked.passed)
+    plan = plan_embeddings(chunks, current, generation, run_id=context.run_id)
+    asked = generation is not known.target or context.run.tags.get(REBUILD_TAG) == "allow"
+    if not asked and (refused := refusal(plan, known)):
+        # What is served goes on taking changes, so this is no failure of the step; publication fails.
+        context.log.error(refused)
+        metadata["refused"] = refused
+        plan = plan_embeddings(chunks.of(), current.of(), generation, run_id=context.run_id)
+    context.log.info(f"{plan.texts - plan.missing:,} of {plan.texts:,} texts are in the vector cache")
+    started = time.perf_counter()
+    if plan.manifest:
+        report = launcher.run(context, plan.manifest, progress_of(context))
+        metadata |= {f"worker_{name}": value for name, value in report.items()}
+    output = embeddings_change(plan, embed_seconds=time.perf_counter() - started)
+    return _Embedded(commit_output(context, output), checked.held, metadata)
 
 
 def _generations(context: dg.AssetExecutionContext, platform: PlatformResource) -> Generations:

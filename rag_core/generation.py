@@ -1,9 +1,9 @@
 """Generations: an index as a whole, made with one model, one default chunking and one kind of index.
 
-A changed setting makes another generation with a collection of its own (blue/green): it is built beside the served one,
-which takes the documents' changes until the new one is published. What both need in common is kept once: rows of
-`chunks` and `embeddings` lie in lanes named by what made them, so a new model with the same tokenizer shares the chunks,
-and another index type shares chunks and vectors.
+A changed setting makes another generation with a collection of its own (blue/green): it is built beside the served
+one, which takes the documents' changes until the new one is published. What both need in common is kept once: rows of
+`chunks` and `embeddings` lie in lanes named by what made them, so a new model with the same tokenizer shares the
+chunks, and another index type shares chunks and vectors.
 """
 
 import json
@@ -53,6 +53,18 @@ class Generation:
         chunking = self.config.chunking.model_dump(mode="json")
         lanes = {"chunk_lane": self.chunk_lane, "embedding_lane": self.embedding_lane}
         return json.dumps({"chunking": chunking, "embedding": embedding, "index": index, **lanes}, sort_keys=True)
+
+
+def changed_settings(old: Generation, new: Generation) -> list[str]:
+    """List the settings in which two generations differ, such as `embedding.max_tokens 256 -> 200`."""
+    before, after = json.loads(old.settings), json.loads(new.settings)
+    found = []
+    for section in ("chunking", "embedding", "index"):
+        for key in sorted({**before[section], **after[section]}):
+            was, now = before[section].get(key), after[section].get(key)
+            if was != now and key != "search_params":
+                found.append(f"{section}.{key} {json.dumps(was)} -> {json.dumps(now)}")
+    return found or ["the program's own version of chunking, model handling or index schema"]
 
 
 def configured(config: RagConfig) -> Generation:

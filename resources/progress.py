@@ -20,7 +20,7 @@ def set_listener(listener: Callable[[str, str, int, int], None] | None) -> None:
 
 def progress_of(context: dg.AssetExecutionContext) -> Progress:
     """Return a callback that writes to the run's log at most every few seconds, and to the listener every time."""
-    asset = context.asset_key.to_user_string()
+    asset = ", ".join(sorted(key.to_user_string() for key in context.selected_asset_keys))
     last = time.monotonic()
 
     def report(what: str, done: int, total: int) -> None:

@@ -24,6 +24,9 @@ def run(
     stage: Annotated[
         str | None, typer.Option(help="Only this stage: documents, chunks, embeddings or index_partitions.")
     ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Allow a changed model or chunking to embed everything anew (rag plan).")
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
 ) -> None:
     """Bring what is out of date up to date, through the Dagster jobs, and publish the index."""
@@ -31,7 +34,7 @@ def run(
 
     loaded = load_config()
     with _progress_bars(quiet=json_output):
-        summary = run_pipeline(loaded, sources=source, stage=stage)
+        summary = run_pipeline(loaded, sources=source, stage=stage, rebuild=rebuild)
     if json_output:
         print_json(summary.to_dict())
     else:

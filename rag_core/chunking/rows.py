@@ -38,8 +38,8 @@ def chunk_batches(
         chunker_of: Returns the chunker of a source, by its name; called once per source.
 
     Yields:
-        Batches of `schemas.CHUNKS` without its lane, of about 4,096 rows or 8 Mi characters at most (more only where one document has
-        more); chunks in document order, documents in the order given.
+        Batches of `schemas.CHUNKS` without its lane, of about 4,096 rows or 8 Mi characters at most (more only where
+        one document has more); chunks in document order, documents in the order given.
     """
     chunkers: dict[str, Chunker] = {}
     rows = _Rows()

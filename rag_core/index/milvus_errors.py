@@ -19,6 +19,8 @@ def quiet_pymilvus() -> None:
 
     Its query iterator also warns at every use on Milvus Lite, which has no time stamps to give.
     """
+    import pymilvus  # noqa: F401 - sets the levels of its loggers when it is imported, so it must be before
+
     for module in ("decorators", "client.connection_manager"):
         logging.getLogger(f"pymilvus.{module}").setLevel(logging.CRITICAL)
     logging.getLogger("pymilvus.client.iterator.query_iterator").setLevel(logging.ERROR)

@@ -1,6 +1,7 @@
 """Chunks: cut the documents whose content or chunker changed since their chunks were made."""
 
 import time
+
 import pyarrow as pa
 import pyarrow.compute as pc
 

@@ -97,6 +97,11 @@ def documents_change(
     return StageOutput(change, counts, seconds, totals, examples)
 
 
+def listed_difference(current: TableSlice, config: RagConfig, source: SourceConfig) -> ObjectDiff:
+    """List a source and compare it with the documents of the slice's partitions; nothing is read or written."""
+    return _diff_source(current, config, source, frozenset(current.partition_keys or ())).difference
+
+
 def _diff_source(
     current: TableSlice, config: RagConfig, source_config: SourceConfig, keys: frozenset[str]
 ) -> _SourceWork:

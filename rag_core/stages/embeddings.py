@@ -62,9 +62,7 @@ class EmbeddingPlan:
         return len(self.missing_texts)
 
 
-def plan_embeddings(
-    chunks: TableSlice, current: TableSlice, generation: Generation, *, run_id: str
-) -> EmbeddingPlan:
+def plan_embeddings(chunks: TableSlice, current: TableSlice, generation: Generation, *, run_id: str) -> EmbeddingPlan:
     """Find the chunks without a vector of the generation's model, and write a manifest of the texts to embed."""
     started = time.perf_counter()
     spec = generation.spec

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rag_core.generation import Generation
 from rag_core.index.client import IndexClient
 from rag_core.index.journal import SyncJournal
-from rag_core.generation import Generation
 from rag_core.index.sync import SyncResult, sync_partition
 from rag_core.stages.common import Counts, Progress, StageOutput, anti_join, no_progress
 from rag_core.tables.change import StagedFile, TableChange, stage

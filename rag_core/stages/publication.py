@@ -60,6 +60,11 @@ class Manifest:
         return self.verdict.removeprefix(_ROLLED_BACK) if self.verdict.startswith(_ROLLED_BACK) else None
 
 
+def rolled_back_verdict(collection: str) -> str:
+    """Write the verdict of a manifest that took a collection's place again."""
+    return f"{_ROLLED_BACK}{collection}"
+
+
 @dataclass(frozen=True)
 class Generations:
     """The generations that take changes of documents.
@@ -154,7 +159,13 @@ def _not_blank(documents: TableSlice, uncut: pa.Table) -> pa.Table:
 
 
 def publish(
-    store: Store, generation: Generation, client: IndexClient, *, choice: SearchChoice, run_id: str, forced: bool = False
+    store: Store,
+    generation: Generation,
+    client: IndexClient,
+    *,
+    choice: SearchChoice,
+    run_id: str,
+    forced: bool = False,
 ) -> Publication:
     """Write the manifest and point the alias, if the collection is complete.
 
@@ -171,11 +182,9 @@ def publish(
     """
     incomplete = incomplete_partitions(store, generation)
     last = latest_manifest(store)
-    if incomplete:
-        return Publication(None, False, incomplete, ensure_table(store, "published_index").version())
-    if last is not None and last.rolled_back_from == generation.collection and not forced:
-        held = f"{generation.collection} was rolled back from at {last.published_at:%Y-%m-%d %H:%M} UTC; rag publish --again"
-        return Publication(None, False, {}, ensure_table(store, "published_index").version(), held=held)
+    held = "" if forced else held_by_rollback(last, generation)
+    if incomplete or held:
+        return Publication(None, False, incomplete, ensure_table(store, "published_index").version(), held)
     manifest = _manifest(store, generation, choice, run_id=run_id)
     if last is not None and last.collection == manifest.collection and not forced:
         manifest = replace(manifest, verdict=last.verdict)
@@ -186,6 +195,17 @@ def publish(
     point_alias(client, manifest.alias, manifest.collection)
     version = ensure_table(store, "published_index").version()
     return Publication(manifest if changed or last is None else last, changed, {}, version)
+
+
+def held_by_rollback(last: Manifest | None, generation: Generation) -> str:
+    """Say why a generation must not be published by itself again; empty if it may."""
+    if last is None or last.rolled_back_from != generation.collection:
+        return ""
+    when = f"{last.published_at:%Y-%m-%d %H:%M} UTC"
+    return (
+        f"{generation.collection} was rolled back from at {when}, and {last.collection} is served: set rag.yaml back "
+        f"to its settings, or publish the new index again with `rag publish --again`"
+    )
 
 
 def write_manifest(store: Store, manifest: Manifest, *, run_id: str) -> None:

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rag_core.embedding.manifest import remove_manifest
-from rag_core.errors import PermanentError
+from rag_core.generation import changed_settings
 from rag_core.stages.embeddings import EmbeddingPlan
 from rag_core.stages.publication import Generations
 from rag_core.tables.delta import TableSlice
@@ -26,23 +26,27 @@ def reembedded_share(plan: EmbeddingPlan, known: Generations) -> float:
         return 0.0
     missing = pa.array(plan.missing_texts, pa.string())
     again: int = pc.sum(pc.is_in(rows["text_hash"], missing)).as_py()
-    return again / rows.num_rows
+    share: float = again / rows.num_rows
+    return share
 
 
-def refuse_unasked(plan: EmbeddingPlan, known: Generations) -> None:
-    """Refuse to embed a large part of the served chunks anew.
+def refusal(plan: EmbeddingPlan, known: Generations) -> str:
+    """Say why a plan must not be carried out unless somebody asked for it; empty if it may.
 
-    Raises:
-        PermanentError: The share is above `publication.max_reembed_share`; nothing was embedded.
+    It must not if the share is above `publication.max_reembed_share`. The plan's manifest is removed then.
     """
     share, limit = reembedded_share(plan, known), known.target.config.publication.max_reembed_share
     if known.served is None or share <= limit:
-        return
+        return ""
     remove_manifest(plan.current.store, plan.run_id)
-    old, new = known.served.spec, known.target.spec
-    changed = f"the model {old.name} became {new.name}" if old.fingerprint != new.fingerprint else "chunking changed"
-    raise PermanentError(
-        f"{changed} in the configuration: {share:.0%} of the served chunks of this run would be embedded anew, "
+    changed = "; ".join(changed_settings(known.served, known.target))
+    return (
+        f"settings changed ({changed}): {share:.0%} of the served chunks of {_range(plan)} would be embedded anew, "
         f"publication.max_reembed_share allows {limit:.0%}. {known.served.collection} serves on and takes changes. "
         f"See what would be done with `rag plan`; do it with `rag run --rebuild` (run tag rag/rebuild: allow)"
     )
+
+
+def _range(plan: EmbeddingPlan) -> str:
+    keys = plan.current.partition_keys or ("all partitions",)
+    return keys[0] if len(keys) == 1 else f"{keys[0]}..{keys[-1]}"

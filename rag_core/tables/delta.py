@@ -30,7 +30,12 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 """Every stored asset's table and its schema; the vector cache is a table of `rag_core.embedding.cache`."""
 
-LANES: Mapping[str, str] = {"chunks": "lane", "embeddings": "lane", "index_partitions": "collection", "term_statistics": "lane"}
+LANES: Mapping[str, str] = {
+    "chunks": "lane",
+    "embeddings": "lane",
+    "index_partitions": "collection",
+    "term_statistics": "lane",
+}
 """The lane column of each table that has one: rows of two lanes are two sets of rows with keys of their own."""
 
 PARTITIONED: frozenset[str] = frozenset({"documents", "chunks", "embeddings", "index_partitions"})

@@ -1,0 +1,108 @@
+"""Rollback: the collection that was published before is served again, in one step."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import pyarrow.compute as pc
+
+from rag_core.config import RagConfig
+from rag_core.errors import PermanentError
+from rag_core.index.client import IndexClient, slices
+from rag_core.index.publish import point_alias
+from rag_core.partitions import all_partition_keys
+from rag_core.stages import term_statistics
+from rag_core.stages.publication import Manifest, manifests, rolled_back_verdict, write_manifest
+from rag_core.tables.change import TableChange, commit
+from rag_core.tables.delta import TableSlice, ensure_table, lanes_of
+from rag_core.tables.store import Store
+
+_IDS_PER_DELETE = 1_000
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """What a rollback did.
+
+    Attributes:
+        manifest: What is served now.
+        before: The collection that was served until then.
+        withdrawn: Rows removed first, of documents that are gone or may be read by others than when they were indexed.
+    """
+
+    manifest: Manifest
+    before: str
+    withdrawn: int
+
+
+def rollback(store: Store, config: RagConfig, client: IndexClient, *, run_id: str) -> Rollback:
+    """Serve the collection that was published before the present one.
+
+    It took no changes since. So first what must not be found any more is removed from it: rows of documents that are
+    gone, and of documents whose readers changed. The rest of the changes comes with the next run.
+
+    Raises:
+        PermanentError: There is no collection to go back to.
+    """
+    history = manifests(store)
+    if not history:
+        raise PermanentError(f"nothing is published in store {store.root} yet; there is nothing to go back to")
+    current = history[0]
+    earlier = [one for one in history if one.collection != current.collection and client.has_collection(one.collection)]
+    if not earlier:
+        raise PermanentError(
+            f"no collection published before {current.collection} is left on {client.address}; "
+            f"publication.keep_collections is {config.publication.keep_collections}"
+        )
+    old = earlier[0]
+    withdrawn = withdraw(store, config, client, old.collection, run_id=run_id)
+    versions = json.loads(old.table_versions)
+    if old.chunk_lane in lanes_of(store, term_statistics.TABLE):
+        versions[term_statistics.TABLE] = ensure_table(store, term_statistics.TABLE).version()
+    manifest = replace(
+        old,
+        published_at=datetime.now(UTC),
+        chunks=TableSlice.newest(store, "index_partitions", lane=old.collection).count(),
+        table_versions=json.dumps(versions, sort_keys=True),
+        verdict=rolled_back_verdict(current.collection),
+    )
+    write_manifest(store, manifest, run_id=run_id)
+    point_alias(client, manifest.alias, manifest.collection)
+    return Rollback(manifest, current.collection, withdrawn)
+
+
+def withdraw(store: Store, config: RagConfig, client: IndexClient, collection: str, *, run_id: str) -> int:
+    """Remove rows of documents that are gone, or whose access label is no longer that of the row.
+
+    Milvus itself is read and not the ledger, which does not know labels. The ledger's rows of these documents go too,
+    so that the next run brings back what is only to have another label.
+
+    Returns:
+        Rows removed from the collection.
+    """
+    withdrawn = 0
+    ok = TableSlice.newest(store, "documents").read(["doc_id", "access_label"], pc.field("status") == "ok")
+    labels = dict(zip(ok["doc_id"].to_pylist(), ok["access_label"].to_pylist(), strict=True))
+    for key in all_partition_keys(config):
+        wrong = [
+            (row["chunk_id"], row["doc_id"])
+            for row in client.list_rows(collection, key, ["doc_id", "access_label"])
+            if labels.get(row["doc_id"]) != row["access_label"]
+        ]
+        if not wrong:
+            continue
+        _remove(client, collection, key, [chunk_id for chunk_id, _ in wrong])
+        ledger = TableSlice.newest(store, "index_partitions", (key,), lane=collection)
+        documents = tuple(sorted({doc_id for _, doc_id in wrong}))
+        commit(TableChange(ledger, "doc_id", replaced=documents), run_id=run_id)
+        withdrawn += len(wrong)
+    return withdrawn
+
+
+def _remove(client: IndexClient, collection: str, partition_key: str, chunk_ids: Sequence[str]) -> None:
+    for some in slices(chunk_ids, _IDS_PER_DELETE):
+        client.delete(collection, partition_key, some)
+    client.flush(collection)
+    if left := client.fetch(collection, partition_key, chunk_ids, ()):
+        raise PermanentError(f"{collection}/{partition_key}: {len(left)} rows are found after their deletion")
