@@ -53,7 +53,8 @@ def means_plot(
                     _bar(axes, at, width * 0.92, values, colour)
             axes.bar(0, 0, color=colour, label=label)
         axes.set_xticks(range(len(MODES)), MODES)
-        axes.set_ylim(0, 1)
+        axes.set_ylim(0, 1.08)  # room for the figure above a bar of 1
+        axes.set_yticks(np.linspace(0, 1, 6))
         axes.set_ylabel(_LABELS[measure])
         axes.set_title(_title(query_set, source), loc="left", fontsize=10)
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -69,8 +70,9 @@ def difference_plot(
     differences = np.sort([after[query] - before[query] for query in before.keys() & after.keys()])
     better, worse = int((differences > 0).sum()), int((differences < 0).sum())
     with _svg(5.6, 3.2) as (axes, written):
-        colours = [_WORSE if difference < 0 else _NEW for difference in differences]
-        axes.bar(range(len(differences)), differences, width=1.0, color=colours)
+        edges = np.arange(len(differences) + 1) + 0.5  # two areas instead of a bar for each query
+        for colour, side in ((_WORSE, np.minimum(differences, 0)), (_NEW, np.maximum(differences, 0))):
+            axes.stairs(side, edges, fill=True, color=colour)
         axes.axhline(0, color="#444444", linewidth=0.8)
         axes.set_ylim(-1, 1)
         axes.set_xlabel(f"{len(differences)} queries: {worse} worse, {better} better")
@@ -83,7 +85,7 @@ def _bar(axes: "Axes", at: float, width: float, values: np.ndarray, colour: str)
     mean, (low, high) = float(values.mean()), mean_interval(values)
     errors = [[mean - low], [high - mean]]
     axes.bar(at, mean, width, color=colour, yerr=errors, capsize=3, error_kw={"elinewidth": 1, "ecolor": "#333333"})
-    axes.annotate(f"{mean:.3f}", (at, 0), (0, 4), textcoords="offset points", ha="center", fontsize=8, color="white")
+    axes.annotate(f"{mean:.3f}", (at, high), (0, 4), textcoords="offset points", ha="center", fontsize=8)
 
 
 def _title(query_set: str, source: str) -> str:
