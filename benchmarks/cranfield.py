@@ -9,7 +9,6 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from rich.console import Console
@@ -19,12 +18,14 @@ from rag_assets.runner import run_pipeline
 from rag_core.config_loader import load_config
 from rag_core.evaluation.beir import Qrels, load_qrels, load_queries
 from rag_core.evaluation.evaluate import distinct, evaluate
+from rag_core.evaluation.query_sets import QuerySet
+from rag_core.evaluation.relevance import measure_relevance
 from rag_core.index.lite_server import lite_files, stop
-from rag_core.retrieval.ranking import Mode
 from rag_core.retrieval.retriever import Retriever, open_retriever
 from rag_core.tables.delta import TableSlice
 from rag_core.tables.store import Store
 
+_SOURCE = "cranfield"
 _DEPTH = 100
 
 
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def _measure(corpus: Path, folder: Path) -> dict[str, dict[str, float]]:
-    source = {"name": "cranfield", "kind": "jsonl", "root": str(corpus / "docs.jsonl")}
+    source = {"name": _SOURCE, "kind": "jsonl", "root": str(corpus / "docs.jsonl")}
     path = folder / "rag.yaml"
     path.write_text(json.dumps({"store": {"root": "./data"}, "sources": [source]}))
     loaded = load_config(path)
@@ -64,17 +65,10 @@ def _measure(corpus: Path, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _evaluate(retriever: Retriever, store: Store, queries: dict[str, str], qrels: Qrels) -> dict[str, dict[str, float]]:
+    asked = QuerySet("labelled", _SOURCE, queries, qrels)
+    measured = measure_relevance(retriever.client, retriever.target, [asked])
+    figures = {one.mode: one.result.means() for one in measured}
     vectors = retriever.embed_queries(list(queries.values()))
-    figures = {}
-    for mode in get_args(Mode):
-        run = {
-            name: distinct(
-                hit.external_id or hit.doc_id
-                for hit in retriever.search_documents(text, mode=mode, depth=_DEPTH, vector=vector)
-            )
-            for (name, text), vector in zip(queries.items(), vectors, strict=True)
-        }
-        figures[mode] = evaluate(run, qrels).means()
     chunks = TableSlice.newest(store, "chunks").read(["chunk_id", "external_id"])
     rows = TableSlice.newest(store, "embeddings").read(["chunk_id", "vector"])
     document_of = dict(zip(chunks["chunk_id"].to_pylist(), chunks["external_id"].to_pylist(), strict=True))

@@ -19,22 +19,21 @@ from rag_core.retrieval.filters import SearchFilters
 from rag_core.retrieval.ranking import Mode
 from rag_core.retrieval.search import DocumentHit, Hit, search, search_documents
 from rag_core.stages import term_statistics
-from rag_core.stages.publication import Manifest, latest_manifest
+from rag_core.stages.publication import Manifest, latest_manifest, manifests
 from rag_core.tables.store import Store
 
 if TYPE_CHECKING:
     from rag_core.embedding.encoder import Encoder
 
 
-class Retriever:
-    """Embeds questions and searches the published collection; made by `open_retriever`."""
+class _Serving:
+    """One published collection with all that a question to it needs; it never changes, another takes its place."""
 
-    def __init__(self, config: RagConfig, manifest: Manifest, client: IndexClient) -> None:
-        self._config = config
+    def __init__(self, config: RagConfig, manifest: Manifest, store: Store) -> None:
         self.manifest = manifest
-        self._client = client
-        self._store = Store(config.store.root)
-        self._search_params: dict[str, Any] = json.loads(manifest.search_params)
+        self.search_params: dict[str, Any] = json.loads(manifest.search_params)
+        self._config = _settings_of(config, manifest)
+        self._store = store
 
     @cached_property
     def encoder(self) -> "Encoder":
@@ -49,47 +48,25 @@ class Retriever:
         version = json.loads(self.manifest.table_versions)[term_statistics.TABLE]
         return term_statistics.load(self._store, version, self.manifest.chunk_lane)
 
-    def embed_queries(self, questions: Sequence[str]) -> np.ndarray:
-        """Embed questions; (n, dim) float32, rows of unit length, in order."""
-        return self.encoder.embed(list(questions), "query")
 
-    def embed_for_answer(self, texts: Sequence[str]) -> np.ndarray:
-        """Embed a question (first) and the sentences that may answer it; (n, dim) float32, in order."""
-        rest = self.encoder.embed(list(texts[1:]), "passage")
-        return np.concatenate([self.embed_queries(texts[:1]), rest])
+class Retriever:
+    """Embeds questions and searches the published collection; made by `open_retriever`.
 
-    def search(
-        self,
-        question: str,
-        *,
-        mode: Mode = "hybrid",
-        top_k: int = 10,
-        filters: SearchFilters | None = None,
-        vector: np.ndarray | None = None,
-    ) -> list[Hit]:
-        """Return the best chunks, best first.
+    A question is answered by one collection as a whole: its model, its term statistics, its rows. When the alias has
+    moved, the next question goes to the new one; those under way end with the old one, which is kept. Not safe to use
+    from several threads.
+    """
 
-        Args:
-            question: What is asked.
-            mode: dense, bm25 or hybrid (both, fused by reciprocal rank).
-            top_k: How many chunks at most.
-            filters: What the chunks must satisfy.
-            vector: (dim,) the question's embedding, when the caller has it already.
-        """
-        return search(self._client, self.manifest.alias, top_k=top_k, **self._request(question, mode, filters, vector))
+    def __init__(self, config: RagConfig, client: IndexClient) -> None:
+        self._config = config
+        self._client = client
+        self._store = Store(config.store.root)
+        self._serving: _Serving | None = None
 
-    def search_documents(
-        self,
-        question: str,
-        *,
-        mode: Mode = "hybrid",
-        depth: int = 100,
-        filters: SearchFilters | None = None,
-        vector: np.ndarray | None = None,
-    ) -> list[DocumentHit]:
-        """Rank documents by their best chunk, best first."""
-        request = self._request(question, mode, filters, vector)
-        return search_documents(self._client, self.manifest.alias, depth=depth, **request)
+    @property
+    def manifest(self) -> Manifest:
+        """What is served now."""
+        return self._served().manifest
 
     @property
     def client(self) -> IndexClient:
@@ -99,28 +76,71 @@ class Retriever:
     @property
     def target(self) -> SearchTarget:
         """The published collection, to be measured; it stays the same if the alias moves meanwhile."""
+        serving = self._served()
         return SearchTarget(
-            collection=self.manifest.collection,
-            model_fingerprint=self.manifest.model_fingerprint,
-            embed=self.embed_queries,
-            statistics=self.statistics,
-            search_params=self._search_params,
+            collection=serving.manifest.collection,
+            model_fingerprint=serving.manifest.model_fingerprint,
+            embed=lambda questions: serving.encoder.embed(list(questions), "query"),
+            statistics=serving.statistics,
+            search_params=serving.search_params,
         )
 
-    def _request(
-        self, question: str, mode: Mode, filters: SearchFilters | None, vector: np.ndarray | None
-    ) -> dict[str, Any]:
-        if vector is None and mode != "bm25":
-            vector = self.embed_queries([question])[0]
-        return {
+    def embed_queries(self, questions: Sequence[str]) -> np.ndarray:
+        """Embed questions; (n, dim) float32, rows of unit length, in order."""
+        return self._served().encoder.embed(list(questions), "query")
+
+    def embed_for_answer(self, texts: Sequence[str]) -> np.ndarray:
+        """Embed a question (first) and the sentences that may answer it; (n, dim) float32, in order."""
+        encoder = self._served().encoder
+        return np.concatenate([encoder.embed(list(texts[:1]), "query"), encoder.embed(list(texts[1:]), "passage")])
+
+    def search(
+        self, question: str, *, mode: Mode = "hybrid", top_k: int = 10, filters: SearchFilters | None = None
+    ) -> list[Hit]:
+        """Return the best chunks, best first.
+
+        Args:
+            question: What is asked.
+            mode: dense, bm25 or hybrid (both, fused by reciprocal rank).
+            top_k: How many chunks at most.
+            filters: What the chunks must satisfy.
+        """
+        collection, request = self._request(question, mode, filters)
+        return search(self._client, collection, top_k=top_k, **request)
+
+    def search_documents(
+        self, question: str, *, mode: Mode = "hybrid", depth: int = 100, filters: SearchFilters | None = None
+    ) -> list[DocumentHit]:
+        """Rank documents by their best chunk, best first."""
+        collection, request = self._request(question, mode, filters)
+        return search_documents(self._client, collection, depth=depth, **request)
+
+    def _request(self, question: str, mode: Mode, filters: SearchFilters | None) -> tuple[str, dict[str, Any]]:
+        serving = self._served()
+        return serving.manifest.collection, {
             "text": question,
-            "vector": vector,
+            "vector": None if mode == "bm25" else serving.encoder.embed([question], "query")[0],
             "mode": mode,
             "filters": filters,
-            "search_params": self._search_params,
-            "statistics": None if mode == "dense" else self.statistics,
-            "model_fingerprint": self.manifest.model_fingerprint,
+            "search_params": serving.search_params,
+            "statistics": None if mode == "dense" else serving.statistics,
+            "model_fingerprint": serving.manifest.model_fingerprint,
         }
+
+    def _served(self) -> _Serving:
+        """Return what the alias points at, read anew if that is another collection than before."""
+        alias = self._config.index.alias
+        collection = self._client.alias_target(alias)
+        if self._serving is None or self._serving.manifest.collection != collection:
+            # The manifest is written before the alias moves: the newest need not be the one that is reached.
+            found = [one for one in manifests(self._store) if one.collection == collection]
+            if not found:
+                raise PermanentError(
+                    f"alias {alias} on {self._client.address} points at {collection or 'nothing'}, of which store "
+                    f"{self._store.root} has no manifest; build and publish the index: rag run"
+                )
+            self._serving = _Serving(self._config, found[0], self._store)
+        return self._serving
 
 
 @contextmanager
@@ -133,15 +153,15 @@ def open_retriever(config: RagConfig) -> Iterator[Retriever]:
         FingerprintMismatchError: It is there, but its files are others now.
     """
     store = Store(config.store.root)
-    manifest = latest_manifest(store)
-    if manifest is None:
+    if latest_manifest(store) is None:
         raise PermanentError(f"nothing is published in store {store.root} yet; build the index first: rag run")
-    served = _served(config, manifest)
     with connect(config.index, store) as client:
-        yield Retriever(served, manifest, client)
+        retriever = Retriever(config, client)
+        _ = retriever.manifest  # what is wrong with it is said before the first question
+        yield retriever
 
 
-def _served(config: RagConfig, manifest: Manifest) -> RagConfig:
+def _settings_of(config: RagConfig, manifest: Manifest) -> RagConfig:
     """Return the configuration with the model of what is served, while rag.yaml asks for one that is not built yet."""
     if resolve_model(config.embedding).fingerprint == manifest.model_fingerprint:
         return config
