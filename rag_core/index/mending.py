@@ -18,6 +18,7 @@ from rag_core.index.client import IndexClient, slices
 from rag_core.index.comparison import Difference
 from rag_core.index.joined import joined_rows
 from rag_core.index.ledger import IDENTITY, LedgerTables
+from rag_core.index.self_search import sample
 
 _LOGGER = logging.getLogger(__name__)
 _DELETE_BATCH: Final = 1_000
@@ -69,8 +70,8 @@ def repair_partition(
         client: Connected to the Milvus that holds the collection.
         tables: The collection's; opened anew here.
         partition_key: The partition.
-        samples: Rows to search by their own vectors, before and after; those written are searched afterwards in any
-            case.
+        samples: Rows to search by their own vectors, before and after. Afterwards as many of those written are searched
+            as well, and every one that could not be found before.
         seed: Draws other rows.
         is_known: False for a partition that nobody knows: it is dropped.
 
@@ -97,7 +98,13 @@ def repair_partition(
         # What was dropped need not be known to anybody.
         is_known = is_known or not client.has_partition(tables.collection, partition_key)
         after = look_at(
-            client, tables, partition_key, samples=samples, seed=seed, also=mending.written, is_known=is_known
+            client,
+            tables,
+            partition_key,
+            samples=samples,
+            seed=seed,
+            also=[*look.difference.unsearchable, *sample(mending.written, samples, seed)],
+            is_known=is_known,
         ).state
     _LOGGER.info("%s/%s: %d rows written, %d deleted", tables.collection, partition_key, *mending.figures)
     return Repair(before, after, len(mending.written), mending.deleted, len(mending.needs_run))

@@ -14,16 +14,16 @@ import pyarrow.compute as pc
 
 from rag_core.generation import Generation
 from rag_core.index.client import IndexClient
+from rag_core.index.joined import joined_rows
 from rag_core.index.journal import SyncJournal
 from rag_core.index.sync import SyncResult, sync_partition
 from rag_core.stages.common import Counts, Progress, StageOutput, anti_join, no_progress
 from rag_core.tables.change import StagedFile, TableChange, stage
-from rag_core.tables.delta import TableSlice, in_set, row_schema
+from rag_core.tables.delta import TableSlice, row_schema
 
 _WANTED = ["chunk_id", "doc_id", "row_hash", "text_hash"]
 _LEDGER = ["chunk_id", "doc_id", "row_hash", "model_fingerprint"]
 _ROW = row_schema("index_partitions")
-_SLICE_ROWS = 16_384
 
 
 @dataclass(frozen=True)
@@ -159,30 +159,14 @@ def _sync(
         client,
         collection,
         key,
-        changes=_rows(part, difference.upserts["chunk_id"]),
+        changes=joined_rows(part.chunks, part.embeddings, difference.upserts["chunk_id"]),
         delete_ids=difference.deletes,
         expected_count=wanted.num_rows,
         expected=lambda: dict(zip(wanted["chunk_id"].to_pylist(), wanted["row_hash"].to_pylist(), strict=True)),
-        rows_for=lambda ids: _rows(part, pa.chunked_array([pa.array(ids, pa.string())])),
+        rows_for=lambda ids: joined_rows(part.chunks, part.embeddings, pa.array(ids, pa.string())),
         journal=journal,
         on_progress=lambda step, done: on_written(done) if step == "upsert" else None,
     )
-
-
-def _rows(part: IndexTables, chunk_ids: pa.ChunkedArray) -> Iterator[pa.RecordBatch]:
-    """Join chunks and vectors of the named chunks, a bounded number at a time."""
-    ordered = chunk_ids.take(pc.sort_indices(chunk_ids)) if len(chunk_ids) else chunk_ids
-    for offset in range(0, len(ordered), _SLICE_ROWS):
-        names = ordered.slice(offset, _SLICE_ROWS).combine_chunks()
-        vectors = part.embeddings.read(["chunk_id", "vector", "model_fingerprint"], in_set("chunk_id", names))
-        vectors = vectors.combine_chunks()
-        for batch in part.chunks.batches(where=in_set("chunk_id", names), batch_rows=2_048):
-            position = pc.index_in(batch.column("chunk_id"), vectors["chunk_id"].combine_chunks())
-            taken = vectors.take(position).combine_chunks()
-            joined = pa.Table.from_batches([batch])
-            for name in ("vector", "model_fingerprint"):
-                joined = joined.append_column(name, taken[name])
-            yield from joined.combine_chunks().to_batches()
 
 
 def _ledger_rows(difference: _Difference, key: str, model_fingerprint: str) -> Iterator[pa.RecordBatch]:

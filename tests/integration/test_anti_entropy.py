@@ -149,7 +149,7 @@ def test_each_fault_has_its_name(
     assert all(ids == (chunk_id(7),) for state in (here, beside) for ids in state.examples.values())
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     faults=st.dictionaries(
         st.integers(0, 99), st.sampled_from([DELETED, STALE, WRONG_VECTOR, COPIED]), min_size=5, max_size=5
