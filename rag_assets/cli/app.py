@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rag_assets.cli import configure, inspecting, running, searching
+from rag_assets.cli import configure, inspecting, running, searching, verifying
 from rag_assets.cli.output import ERRORS
 from rag_core.errors import PermanentError, RagError
 
@@ -27,6 +27,7 @@ app.command("dev")(running.dev)
 app.command("search")(searching.search)
 app.command("ask")(searching.ask)
 app.command("eval")(searching.evaluate)
+app.command("verify")(verifying.verify)
 app.command("status")(inspecting.status)
 app.command("doctor")(configure.doctor)
 app.add_typer(inspecting.app, name="inspect")
