@@ -133,23 +133,21 @@ def _repeated(documents: TableSlice, items: Iterable[KnownItem]) -> set[str]:
     """Return the query ids of sentences that another document has as well."""
     by_word: dict[str, list[tuple[str, KnownItem]]] = defaultdict(list)
     for item in items:
-        words = _folded(item.sentence).split(" ")
+        words = item.sentence.casefold().split()
         # A document without the sentence's longest word need not be searched for it. The first and last word do not
         # count: they may stand there together with a mark of Markdown.
         by_word[max(words[1:-1] or words, key=len)].append((" ".join(words), item))
     repeated: set[str] = set()
     for batch in documents.batches(["doc_id", "text"], pc.field("status") == "ok", batch_rows=_BATCH_ROWS):
         for doc_id, text in zip(batch["doc_id"].to_pylist(), batch["text"].to_pylist(), strict=True):
-            repeated.update(_found_in(doc_id, _folded(text), by_word))
+            repeated.update(_found_in(doc_id, text.casefold().split(), by_word))
     return repeated
 
 
-def _found_in(doc_id: str, folded: str, by_word: Mapping[str, list[tuple[str, KnownItem]]]) -> Iterator[str]:
-    for word in by_word.keys() & set(folded.split(" ")):
+def _found_in(doc_id: str, words: Sequence[str], by_word: Mapping[str, list[tuple[str, KnownItem]]]) -> Iterator[str]:
+    text = ""
+    for word in by_word.keys() & set(words):
+        text = text or " ".join(words)
         for sentence, item in by_word[word]:
-            if item.doc_id != doc_id and sentence in folded:
+            if item.doc_id != doc_id and sentence in text:
                 yield item.query_id
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
