@@ -29,21 +29,25 @@ _MOST_BARS: Final = 60
 
 
 def plot_sweep(sweep: Sweep, config: EvaluationConfig) -> bytes:
-    """Draw recall over the search parameter and over latency, with the floors, the chosen value marked; SVG.
+    """Draw recall over the search parameter and over latency, with the floors, the chosen value ringed; SVG.
 
     Latency is the median of the searches, in ms. Without a parameter there is one point.
     """
-    with _figure(8.6, 3.4) as figure:
+    with _figure(8.6, 3.7) as figure:
         by_value, by_latency = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1))
-        chosen = sweep.search_params.get(sweep.parameter or "")
+        chosen = int(sweep.search_params.get(sweep.parameter or "", 1))  # without a parameter the one point is at 1
         for label, colour, floor, measured in _curves(sweep, config):
             values = list(measured)
             recalls = [one.recall for one in measured.values()]
             low = [max(one.recall - one.low, 0.0) for one in measured.values()]
             high = [max(one.high - one.recall, 0.0) for one in measured.values()]
-            by_value.errorbar(values, recalls, yerr=[low, high], color=colour, marker="o", ms=4, capsize=2, label=label)
+            said = f"{label} (floor {floor:g}, dashed)"
+            by_value.errorbar(values, recalls, yerr=[low, high], color=colour, marker="o", ms=4, capsize=2, label=said)
             latencies = [one.latency_p50_ms for one in measured.values()]
-            by_latency.plot(latencies, recalls, color=colour, marker="o", ms=4, lw=1, label=label)
+            by_latency.plot(latencies, recalls, color=colour, marker="o", ms=4, lw=1)
+            for value in sorted({values[0], chosen} & set(values)) if sweep.points else ():
+                point = (measured[value].latency_p50_ms, measured[value].recall)
+                by_latency.annotate(str(value), point, xytext=(6, -11), textcoords="offset points", color=colour)
             for axes in (by_value, by_latency):
                 axes.axhline(floor, color=colour, ls="--", lw=0.9)
             if chosen in measured:
@@ -57,13 +61,16 @@ def plot_sweep(sweep: Sweep, config: EvaluationConfig) -> bytes:
 def _curves(sweep: Sweep, config: EvaluationConfig) -> Iterator[tuple[str, str, float, dict[int, Measured]]]:
     """Yield label, colour, floor and the measured points by value of both curves."""
     if sweep.points:
+        hardest = sweep.hardest
         overall = {one.value: one.overall for one in sweep.points}
         filtered = {one.value: one.filtered for one in sweep.points}
     else:
-        hardest = min(sweep.recall.by_filter.values(), key=lambda one: one.recall, default=sweep.recall.overall)
-        overall, filtered = {1: sweep.recall.overall}, {1: hardest}
+        filters = sweep.recall.by_filter
+        hardest = min(filters, key=lambda name: (filters[name].recall, name), default="")
+        overall, filtered = {1: sweep.recall.overall}, {1: filters[hardest]} if hardest else {}
     yield "whole collection", _OVERALL, config.min_ann_recall, overall
-    yield f"filter: {sweep.hardest or 'the hardest'}", _FILTERED, config.min_filtered_recall, filtered
+    if filtered:
+        yield f"filter: {hardest}", _FILTERED, config.min_filtered_recall, filtered
 
 
 def _axes_of_sweep(by_value: Any, by_latency: Any, sweep: Sweep) -> None:
@@ -79,7 +86,7 @@ def _axes_of_sweep(by_value: Any, by_latency: Any, sweep: Sweep) -> None:
     else:
         by_value.set_xticks([1], ["no parameter"])
     by_value.set_ylim(top=1.02)
-    by_value.legend(loc="lower right", frameon=True)
+    by_value.figure.legend(loc="outside lower center", ncols=2, frameon=False)
 
 
 def plot_partitions(recall: AnnRecall, config: EvaluationConfig) -> bytes:

@@ -21,7 +21,7 @@ from tests.index_support import CONFIG
 pytestmark = pytest.mark.milvus
 KEYS = ["handbook__00", "handbook__01", "mail__00"]
 COUNT, DIM = 3_600, 64
-EVALUATION = EvaluationConfig(samples=60, min_ann_recall=0.95, min_filtered_recall=0.9)
+EVALUATION = EvaluationConfig(samples=40, min_ann_recall=0.95, min_filtered_recall=0.9)
 FLAT = IndexConfig(index_type="FLAT")
 HNSW = IndexConfig(index_type="HNSW", build_params={"M": 4, "efConstruction": 40}, search_params={"ef": 10})
 FILTERS = ["1 % of rows", "10 % of rows", "one source", "one access label", "one partition"]
@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     table = with_vectors(vectors, KEYS)
     store_rows(store, table)
     embeddings, chunks = slices(store)
-    truth = find_truth(embeddings, clustered(20, DIM, seed=1), samples=EVALUATION.samples, chunks=chunks)
+    truth = find_truth(embeddings, clustered(10, DIM, seed=1), samples=EVALUATION.samples, chunks=chunks)
     with connect(CONFIG, store) as client:
         fill(client, "flat", table, FLAT, dim=DIM)
         fill(client, "hnsw", table, HNSW, dim=DIM)
@@ -63,7 +63,7 @@ def test_flat_loses_nothing_anywhere(made: Made) -> None:
         made.client,
         "flat",
         embeddings,
-        clustered(20, DIM, seed=1),
+        clustered(10, DIM, seed=1),
         config=EVALUATION,
         partition_keys=KEYS,
         chunks=chunks,
@@ -77,7 +77,7 @@ def test_flat_loses_nothing_anywhere(made: Made) -> None:
     assert recall.by_filter["1 % of rows"].rows == COUNT // 100
     assert recall.by_filter["one source"].rows == recall.by_filter["one partition"].rows == COUNT // 3
     assert recall.by_filter["one access label"].rows == COUNT // 4
-    assert {kind: one.queries for kind, one in recall.by_query.items()} == {"stored": 60, "given": 20}
+    assert {kind: one.queries for kind, one in recall.by_query.items()} == {"stored": 40, "given": 10}
     assert recall.missed(EVALUATION) == ()
 
 
@@ -85,14 +85,14 @@ def test_low_ef_is_measured_as_low_recall(made: Made) -> None:
     low, high = made.recall("hnsw", ef=1), made.recall("hnsw", ef=1_024)
     assert low.overall.high < 0.9 < high.overall.recall
     assert low.by_filter["1 % of rows"].recall < 0.2
-    assert low.by_filter["1 % of rows"].short_results > 70
+    assert low.by_filter["1 % of rows"].short_results > 40
     reasons = low.missed(EVALUATION)
     assert reasons[0].startswith("ANN recall@10 is 0.")
     assert any("1 % of rows" in reason for reason in reasons)
 
 
 def test_sweep_takes_the_cheapest_that_meets_the_floors(made: Made) -> None:
-    found = sweep(made.client, "hnsw", made.truth, index=HNSW, config=EVALUATION, max_searches=1_000)
+    found = sweep(made.client, "hnsw", made.truth, index=HNSW, config=EVALUATION, max_searches=600)
     assert found.meets_floors, found.reasons
     assert found.parameter == "ef"
     assert found.hardest == "1 % of rows"
@@ -104,12 +104,12 @@ def test_sweep_takes_the_cheapest_that_meets_the_floors(made: Made) -> None:
     assert cheaper
     assert all(one.margin(EVALUATION) < 0 for one in cheaper[:-1])
     assert found.points[0].filtered.recall < 0.3 < 0.9 < found.points[-1].filtered.recall
-    assert found.searches <= 1_000 + 120 + 3 * 600
+    assert found.searches <= 600 + 120 + 3 * 400
 
 
 def test_sweep_says_that_the_floor_is_missed(made: Made) -> None:
-    strict = EvaluationConfig(samples=60, min_ann_recall=1.0, min_filtered_recall=1.0)
-    found = sweep(made.client, "hnsw", made.truth, index=HNSW, config=strict, max_searches=400)
+    strict = EvaluationConfig(samples=40, min_ann_recall=1.0, min_filtered_recall=1.0)
+    found = sweep(made.client, "hnsw", made.truth, index=HNSW, config=strict, max_searches=200)
     assert not found.meets_floors
     assert found.search_params["ef"] >= 1_024
     assert found.reasons[-1] == "No ef from 10 to 3600 meets the floors; the best is taken."
@@ -119,7 +119,7 @@ def test_flat_is_measured_once(made: Made) -> None:
     found = sweep(made.client, "flat", made.truth, index=FLAT, config=EVALUATION)
     assert (found.parameter, found.points, found.search_params) == (None, (), {})
     assert found.meets_floors
-    assert found.searches == found.recall.searches <= 600
+    assert found.searches == found.recall.searches <= 400
 
 
 def test_rows_that_are_missing_in_the_collection_are_not_found(made: Made) -> None:
