@@ -156,19 +156,16 @@ class TableSlice:
     ) -> Iterator[pa.RecordBatch]:
         """Stream rows in no particular order, `batch_rows` at most at a time; memory does not grow with the table."""
         names = list(columns) if columns is not None else self.schema.names
-        dataset = self.open().to_pyarrow_dataset()
-        # Read-ahead is small on purpose: the default keeps sixteen batches of four files in memory.
-        scanner = dataset.scanner(
-            columns=names,
-            filter=self._filter(where),
-            batch_size=batch_rows,
-            batch_readahead=2,
-            fragment_readahead=1,
-        )
+        dataset, condition = self.open().to_pyarrow_dataset(), self._filter(where)
         wanted = pa.schema([self.schema.field(name) for name in names])
-        for batch in scanner.to_batches():
-            if batch.num_rows:
-                yield batch.cast(wanted)
+        # File by file: a scan of the whole dataset reads ahead of a slow consumer without an end, whatever its
+        # read-ahead is set to (138 MB of vectors, 100 ms a batch: 90 MB in memory; so 10 MB, and not slower).
+        for fragment in dataset.get_fragments(condition):
+            for batch in fragment.to_batches(
+                schema=dataset.schema, columns=names, filter=condition, batch_size=batch_rows, batch_readahead=2
+            ):
+                if batch.num_rows:
+                    yield batch.cast(wanted)
 
     def read(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Read rows into memory; meant for key columns, or for a `where` that bounds the result."""
