@@ -102,12 +102,10 @@ def evaluate(
     config = load_config().config
     given = _labelled(config, source, queries, qrels)
     modes = [_mode(name) for name in mode or get_args(Mode)]
-    sets = [given] if given else query_sets(Store(config.store.root), config)
-    if not sets:
-        raise ConfigError(
-            "nothing to measure with: give --source, --queries and --qrels, or set evaluation.known_items"
-        )
     with open_retriever(config) as retriever:
+        sets = [given] if given else query_sets(Store(config.store.root), config)
+        if not sets:
+            raise ConfigError("nothing to measure with; give files, or set evaluation.labelled or known_items")
         measured = measure_relevance(retriever.client, retriever.target, sets, modes=modes)
     figures = [one.to_dict() for one in measured]
     columns = ("mode", "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr", "queries")
