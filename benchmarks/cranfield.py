@@ -67,7 +67,7 @@ def _measure(corpus: Path, folder: Path) -> dict[str, dict[str, float]]:
 def _evaluate(retriever: Retriever, store: Store, queries: dict[str, str], qrels: Qrels) -> dict[str, dict[str, float]]:
     asked = QuerySet("labelled", _SOURCE, queries, qrels)
     measured = measure_relevance(retriever.client, retriever.target, [asked])
-    figures = {one.mode: one.result.means() for one in measured}
+    figures: dict[str, dict[str, float]] = {one.mode: one.result.means() for one in measured}
     vectors = retriever.embed_queries(list(queries.values()))
     chunks = TableSlice.newest(store, "chunks").read(["chunk_id", "external_id"])
     rows = TableSlice.newest(store, "embeddings").read(["chunk_id", "vector"])

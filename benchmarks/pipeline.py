@@ -34,7 +34,6 @@ from rag_core.index.lite_server import lite_files, stop
 
 REPO = Path(__file__).resolve().parents[1]
 DEFAULT_CORPUS = DEFAULT_CACHE.parent / "scale"
-_RAG = "from rag_assets.cli import main; main()"
 _STATUS = Console(stderr=True)
 _LINE_EVERY_S = 30.0
 
@@ -83,7 +82,7 @@ def _progress(label: str, seconds: float, sampler: MemorySampler) -> str:
 def rag_run(workspace: Workspace, label: str) -> dict[str, Any]:
     """Run `rag run --json` and put together what it printed, what Dagster recorded and what the sampler saw."""
     before = run_ids(workspace.dagster_home)
-    command = [sys.executable, "-c", _RAG, "run", "--json"]
+    command = [sys.executable, "-m", "rag_assets.cli", "run", "--json"]
     output, seconds, sampler = watch(command, workspace, label)
     stages: dict[str, dict[str, Any]] = {
         name: {

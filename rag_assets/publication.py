@@ -30,7 +30,7 @@ from resources.progress import progress_of
 PUBLISH_AGAIN_TAG = "rag/publish_again"
 """Set to `allow` on a run, it publishes a collection that was rolled back from."""
 
-_ABOUT_INDEX: dict[str, Any] = {"group_name": "index", "owners": OWNERS, "kinds": {"milvus", "deltalake"}, "code_version": "1"}
+_KINDS = {"milvus", "deltalake"}
 
 
 @dg.multi_asset(
@@ -40,14 +40,20 @@ _ABOUT_INDEX: dict[str, Any] = {"group_name": "index", "owners": OWNERS, "kinds"
             deps=["index_partitions"],
             description="Labelled or generated questions and how well the index answers them, one row per question, "
             "mode and evaluation; key `query_id`, `query_set`, `mode`, `collection`, `evaluated_at`.",
-            **_ABOUT_INDEX,
+            group_name="index",
+            owners=OWNERS,
+            kinds=_KINDS,
+            code_version="1",
         ),
         dg.AssetSpec(
             "index_verdict",
             deps=["retrieval_eval"],
             description="Whether the index that rag.yaml asks for may be served, and why, one row per verdict; key "
             "`verdict_id`. Checks, anti-entropy, ANN recall, relevance, and old against new on the same questions.",
-            **_ABOUT_INDEX,
+            group_name="index",
+            owners=OWNERS,
+            kinds=_KINDS,
+            code_version="1",
         ),
     ],
     retry_policy=RETRY,
@@ -114,7 +120,10 @@ def _verdict_result(
     deps=["index_partitions", "index_verdict"],
     retry_policy=RETRY,
     pool="milvus_writes",
-    **_ABOUT_INDEX,
+    group_name="index",
+    owners=OWNERS,
+    kinds=_KINDS,
+    code_version="1",
 )
 def published_index(
     context: dg.AssetExecutionContext, platform: PlatformResource, milvus: MilvusResource

@@ -45,7 +45,7 @@ def test_ui_starts_and_stops_as_a_whole(tmp_path: Path) -> None:
     log = (tmp_path / "dev.log").open("w")
     environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
     dev = subprocess.Popen(
-        [sys.executable, "-c", "from rag_assets.cli import main; main()", "dev", "--port", str(port)],
+        [sys.executable, "-m", "rag_assets.cli", "dev", "--port", str(port)],
         env={**environment, "RAG_CONFIG": str(platform.config_path)},
         cwd=REPO,
         stdout=log,

@@ -32,7 +32,10 @@ class Platform:
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        content = {"store": {"root": "./data"}, "buckets": 2, "sources": self.sources, **self.settings}
+        # Few measurements: these tests are about what is written, not about how well it is found.
+        few = {"samples": 10, "known_items": 10}
+        content = {"store": {"root": "./data"}, "buckets": 2, "sources": self.sources, "evaluation": few}
+        content |= self.settings
         self.config_path.write_text(yaml.safe_dump(content))
 
     @property
@@ -51,7 +54,7 @@ class Platform:
         """Run `rag` as a user would, in a process of its own."""
         env = {**os.environ, "RAG_CONFIG": str(self.config_path), **environment}
         env.pop("DAGSTER_HOME", None)
-        command = [sys.executable, "-c", "from rag_assets.cli import main; main()", *arguments]
+        command = [sys.executable, "-m", "rag_assets.cli", *arguments]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
 
     def run(self) -> dict[str, Any]:

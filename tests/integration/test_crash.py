@@ -117,7 +117,7 @@ def test_killed_at_random_times(crashing: Crashing) -> None:
         crashing.change()
         environment = {**os.environ, "RAG_CONFIG": str(crashing.platform.config_path)}
         run = subprocess.Popen(
-            [sys.executable, "-c", "from rag_assets.cli import main; main()", "run"], env=environment
+            [sys.executable, "-m", "rag_assets.cli", "run"], env=environment
         )
         time.sleep(rng.uniform(1.0, 8.0))
         run.kill()
