@@ -4,12 +4,13 @@ Importing this module imports Great Expectations, which takes seconds: only `sui
 `compiling` do, when something has to be tested.
 """
 
-import os
 from typing import Any, ClassVar
 
-os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")  # read once, at import: nothing may leave the machine
+from rag_core.quality.importing import importable
 
-import great_expectations.expectations as gxe
+with importable():
+    import great_expectations.expectations as gxe
+
 from great_expectations.execution_engine import PandasExecutionEngine
 from great_expectations.expectations.expectation import ColumnAggregateExpectation
 from great_expectations.expectations.metrics.column_aggregate_metric_provider import (
