@@ -10,6 +10,7 @@ from functools import partial
 
 import dagster as dg
 
+from rag_assets.deletions import deletions_metadata
 from rag_assets.materialize import OWNERS, RETRY, Committed, commit_output, failures_by_class, materialize
 from rag_core import ids
 from rag_core.config import RagConfig
@@ -21,6 +22,7 @@ from rag_core.stages.chunks import chunks_change
 from rag_core.stages.documents import documents_change
 from rag_core.stages.embeddings import embeddings_change, plan_embeddings
 from rag_core.stages.index import IndexTables, index_change
+from rag_core.stages.kept import remove_from_kept
 from rag_core.stages.publication import Generations, generations
 from rag_core.stages.rebuild import refusal
 from rag_core.stages.retirement import retire
@@ -145,12 +147,14 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
     ) -> dg.MaterializeResult[TableSlice]:
         """The ledger of what Milvus was verified to hold, one row per chunk; key `collection`, `chunk_id`.
 
-        Upserts what is new, reads it back, deletes what is gone, counts, and only then writes the ledger.
+        Upserts what is new, reads it back, deletes what is gone, counts, and only then writes the ledger. What was
+        removed is verified to be unfindable, in every collection that is kept, and has a receipt in `deletions`.
         """
         with failures_by_class(), milvus.client() as client:
             known = _generations(context, platform)
             ledger = platform.slice("index_partitions", context.partition_keys)
             done, held, retired = [], {}, []
+            passed = set(context.partition_keys)
             for generation in known.active:
                 client.ensure_collection(
                     generation.collection,
@@ -161,15 +165,27 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
                 retired += retire(platform.store, platform.config, client, run_id=context.run_id)
                 checked = _gate(context, platform, embeddings.in_lane(generation.embedding_lane))
                 held.update(checked.held)
+                passed.intersection_update(checked.passed)
                 tables = [table.of(*checked.passed) for table in (chunks, embeddings, ledger)]
-                output = index_change(IndexTables(*tables), client, generation, on_progress=progress_of(context))
+                output = index_change(
+                    IndexTables(*tables),
+                    client,
+                    generation,
+                    run_id=context.run_id,
+                    on_progress=progress_of(context),
+                )
                 done.append(commit_output(context, output))
+            remove_from_kept(platform.store, known, client, sorted(passed), run_id=context.run_id)
             return materialize(
                 context,
                 done,
                 preview=("chunk_id", "doc_id", "indexed_at"),
                 held=held,
-                extra={"collection": known.target.collection, "retired_partitions": ", ".join(retired) or "none"},
+                extra={
+                    "collection": known.target.collection,
+                    "retired_partitions": ", ".join(retired) or "none",
+                    **deletions_metadata(platform.store, context.run_id),
+                },
             )
 
     return [documents, chunks, embeddings, index_partitions]

@@ -216,20 +216,23 @@ VERDICTS: Final = pa.schema(
 
 DELETIONS: Final = pa.schema(
     [
-        _field("doc_id", pa.string(), "key, together with removed_at: the document that is gone"),
+        _field("receipt_id", pa.string(), "key: digest of document, collection and absence_seen_at"),
+        _field("doc_id", pa.string(), "the document that was removed"),
         _field("partition_key", pa.string(), "its partition"),
-        _field("uri", pa.string(), "where a person found the document"),
+        _field("collection", pa.string(), "collection that its rows were removed from"),
+        _field("uri", pa.string(), "where a person found the document; empty if it cannot be told any more"),
         _field("external_id", pa.string(), "as in documents", nullable=True),
-        _field("absence_seen_at", TIMESTAMP, "when the listing first lacked it"),
-        _field("removed_at", TIMESTAMP, "when its rows were removed from the index"),
-        _field("collection", pa.string(), "key as well: collection that they were removed from"),
-        _field("rows_removed", pa.int64(), "rows of the index that were removed"),
-        _field("unfindable_by_id", pa.bool_(), "no row of its chunk ids is left"),
-        _field("unfindable_by_text", pa.bool_(), "its own text finds nothing of it", nullable=True),
-        _field("unfindable_by_vector", pa.bool_(), "its own vectors find nothing of it", nullable=True),
+        _field("reason", pa.string(), "gone, empty, rejected (that is what became of it) or source_removed"),
+        _field("absence_seen_at", TIMESTAMP, "when documents first lacked it, or had it with another status than ok"),
+        _field("removed_at", TIMESTAMP, "when its rows had been removed from the collection"),
+        _field("rows_removed", pa.int64(), "its rows, by the ledger"),
+        _field("unfindable_by_id", pa.bool_(), "no partition has a row of its chunk ids or of its doc_id"),
+        _field("unfindable_by_text", pa.bool_(), "its own text finds nothing of it; null: not searched", nullable=True),
+        _field("unfindable_by_vector", pa.bool_(), "its own vectors find nothing; null: not searched", nullable=True),
+        _field("chunks_searched", pa.int32(), "chunks whose texts and vectors were searched for"),
         _field("verified_at", TIMESTAMP, "when it was verified"),
-        _field("caches_told_at", TIMESTAMP, "when caches of answers were told", nullable=True),
-        _field("run_id", pa.string(), "Dagster run"),
+        _field("caches_told_at", TIMESTAMP, "when caches of answers were told; null: there were none", nullable=True),
+        _field("run_id", pa.string(), "Dagster run, or the command that removed it"),
     ]
 )
 

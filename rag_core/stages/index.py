@@ -6,6 +6,7 @@ the next run repeats the difference, and the final count finds what the ledger d
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,6 +19,7 @@ from rag_core.index.joined import joined_rows
 from rag_core.index.journal import SyncJournal
 from rag_core.index.sync import SyncResult, sync_partition
 from rag_core.stages.common import Counts, Progress, StageOutput, anti_join, no_progress
+from rag_core.stages.deletions import Removals, chunks_by_document
 from rag_core.tables.change import StagedFile, TableChange, stage
 from rag_core.tables.delta import TableSlice, row_schema
 
@@ -28,13 +30,17 @@ _ROW = row_schema("index_partitions")
 
 @dataclass(frozen=True)
 class _Difference:
-    """Of one partition: rows wanted in Milvus, those to write, ids to delete, documents whose ledger rows change."""
+    """Of one partition: rows wanted in Milvus, those to write, ids to delete, documents whose ledger rows change.
+
+    `unwanted` are the documents of which no row is wanted any more, with the ids of all their rows.
+    """
 
     wanted: pa.Table
     upserts: pa.Table
     deletes: list[str]
     documents: list[str]
     known: set[str]
+    unwanted: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -59,29 +65,35 @@ def index_change(
     client: IndexClient,
     generation: Generation,
     *,
+    run_id: str,
     on_progress: Progress = no_progress,
 ) -> StageOutput:
     """Bring the partitions of a generation's collection up to date, and build the ledger's change.
+
+    Documents that were removed have their receipts when this returns: before the ledger forgets them.
 
     Args:
         tables: Chunks, embeddings and ledger.
         client: Connected to the Milvus that holds the collection.
         generation: Its collection must exist; vectors of another model are not written.
+        run_id: Kept in the receipts.
         on_progress: Told of written rows.
 
     Returns:
         The ledger's change, and counts by partition in chunks.
 
     Raises:
-        TransientError: Milvus did not come to hold what it should; a further run repeats the difference.
+        TransientError: Milvus did not come to hold what it should, or something of a removed document is still found; a
+            further run repeats the difference.
     """
     tables = tables.of(generation)
     collection, model_fingerprint = generation.collection, generation.spec.fingerprint
     journal = SyncJournal(tables.ledger.store, collection)
+    removals = Removals(tables.ledger.store, client, collection, run_id=run_id)
     files: list[StagedFile] = []
     replaced: set[str] = set()
     counts: dict[str, Counts] = {}
-    seconds: dict[str, float] = {"diff": 0.0}
+    seconds: dict[str, float] = {"diff": 0.0, "receipts": 0.0}
     upserted = deleted = repaired = 0
     keys = tables.ledger.partition_keys or ()
     for number, key in enumerate(keys):
@@ -89,7 +101,11 @@ def index_change(
         part = IndexTables(tables.chunks.of(key), tables.embeddings.of(key), tables.ledger.of(key))
         difference = _diff(part, model_fingerprint)
         seconds["diff"] += time.perf_counter() - started
+        with _timed(seconds, "receipts"):
+            removals.note(key, difference.unwanted)
         result = _sync(part, difference, client, collection, key, journal, _rows_written(on_progress, upserted))
+        with _timed(seconds, "receipts"):
+            removals.verify(key)
         started = time.perf_counter()
         if difference.documents:
             rows = _ledger_rows(difference, key, model_fingerprint)
@@ -101,6 +117,8 @@ def index_change(
         upserted, deleted = upserted + result.upserted, deleted + result.deleted
         repaired += result.repaired
         on_progress("partitions indexed", number + 1, len(keys))
+    with _timed(seconds, "receipts"):
+        removed = removals.write()
     change = TableChange(
         tables.ledger,
         "doc_id",
@@ -111,8 +129,16 @@ def index_change(
             "collection": collection,
         },
     )
-    totals = {"upserted": upserted, "deleted": deleted, "repaired": repaired}
-    return StageOutput(change, counts, seconds, totals, after_commit=lambda: _end(journal, counts))
+    totals = {"upserted": upserted, "deleted": deleted, "repaired": repaired, "receipts": removed}
+    return StageOutput(change, counts, seconds, totals, after_commit=lambda: _end(journal, removals, counts))
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Add the block's wall time to the step's."""
+    started = time.perf_counter()
+    yield
+    seconds[step] += time.perf_counter() - started
 
 
 def _rows_written(on_progress: Progress, before: int) -> Callable[[int], None]:
@@ -120,10 +146,11 @@ def _rows_written(on_progress: Progress, before: int) -> Callable[[int], None]:
     return lambda done: on_progress("rows written", before + done, 0)
 
 
-def _end(journal: SyncJournal, partition_keys: Iterable[str]) -> None:
-    """Take the journal's marks away, now that the ledger says what Milvus holds."""
+def _end(journal: SyncJournal, removals: Removals, partition_keys: Iterable[str]) -> None:
+    """Take the journal's marks and the notes away, now that the ledger says what Milvus holds."""
     for key in partition_keys:
         journal.end(key)
+    removals.end()
 
 
 def _diff(part: IndexTables, model_fingerprint: str) -> _Difference:
@@ -136,12 +163,14 @@ def _diff(part: IndexTables, model_fingerprint: str) -> _Difference:
     upserts = anti_join(wanted, here, ["chunk_id", "row_hash"])
     gone = anti_join(ledger, wanted, ["chunk_id"])
     documents = {*upserts["doc_id"].to_pylist(), *gone["doc_id"].to_pylist()}
+    unwanted = anti_join(gone, wanted, ["doc_id"])
     return _Difference(
         wanted=wanted,
         upserts=upserts,
         deletes=gone["chunk_id"].to_pylist(),
         documents=sorted(documents),
         known=set(ledger["doc_id"].to_pylist()),
+        unwanted=chunks_by_document(unwanted),
     )
 
 

@@ -1,7 +1,6 @@
 """Rollback: the collection that was published before is served again, in one step."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -9,16 +8,16 @@ import pyarrow.compute as pc
 
 from rag_core.config import RagConfig
 from rag_core.errors import PermanentError
-from rag_core.index.client import IndexClient, slices
+from rag_core.index.client import IndexClient
+from rag_core.index.deleting import delete_rows
 from rag_core.index.publish import point_alias
 from rag_core.partitions import all_partition_keys
 from rag_core.stages import term_statistics
+from rag_core.stages.deletions import Removals
 from rag_core.stages.publication import Manifest, manifests, rolled_back_verdict, write_manifest
 from rag_core.tables.change import TableChange, commit
 from rag_core.tables.delta import TableSlice, ensure_table, lanes_of
 from rag_core.tables.store import Store
-
-_IDS_PER_DELETE = 1_000
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def rollback(store: Store, config: RagConfig, client: IndexClient, *, run_id: st
 
 
 def withdraw(store: Store, config: RagConfig, client: IndexClient, collection: str, *, run_id: str) -> int:
-    """Remove rows of documents that are gone, or whose access label is no longer that of the row.
+    """Remove rows of documents that are gone, with receipts, or whose access label is no longer that of the row.
 
     Milvus itself is read and not the ledger, which does not know labels. The ledger's rows of these documents go too,
     so that the next run brings back what is only to have another label.
@@ -84,25 +83,20 @@ def withdraw(store: Store, config: RagConfig, client: IndexClient, collection: s
     withdrawn = 0
     ok = TableSlice.newest(store, "documents").read(["doc_id", "access_label"], pc.field("status") == "ok")
     labels = dict(zip(ok["doc_id"].to_pylist(), ok["access_label"].to_pylist(), strict=True))
+    removals = Removals(store, client, collection, run_id=run_id)
     for key in all_partition_keys(config):
-        wrong = [
-            (row["chunk_id"], row["doc_id"])
-            for row in client.list_rows(collection, key, ["doc_id", "access_label"])
-            if labels.get(row["doc_id"]) != row["access_label"]
-        ]
+        wrong: dict[str, list[str]] = {}
+        for row in client.list_rows(collection, key, ["doc_id", "access_label"]):
+            if labels.get(row["doc_id"]) != row["access_label"]:
+                wrong.setdefault(row["doc_id"], []).append(row["chunk_id"])
+        removals.note(key, wrong)
         if not wrong:
             continue
-        _remove(client, collection, key, [chunk_id for chunk_id, _ in wrong])
+        delete_rows(client, collection, key, [chunk_id for chunk_ids in wrong.values() for chunk_id in chunk_ids])
+        removals.verify(key)
+        withdrawn += sum(map(len, wrong.values()))
+        removals.write()
         ledger = TableSlice.newest(store, "index_partitions", (key,), lane=collection)
-        documents = tuple(sorted({doc_id for _, doc_id in wrong}))
-        commit(TableChange(ledger, "doc_id", replaced=documents), run_id=run_id)
-        withdrawn += len(wrong)
+        commit(TableChange(ledger, "doc_id", replaced=tuple(sorted(wrong))), run_id=run_id)
+    removals.end()
     return withdrawn
-
-
-def _remove(client: IndexClient, collection: str, partition_key: str, chunk_ids: Sequence[str]) -> None:
-    for some in slices(chunk_ids, _IDS_PER_DELETE):
-        client.delete(collection, partition_key, some)
-    client.flush(collection)
-    if left := client.fetch(collection, partition_key, chunk_ids, ()):
-        raise PermanentError(f"{collection}/{partition_key}: {len(left)} rows are found after their deletion")
