@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rag_assets.cli import configure, inspecting, running, searching, verifying
+from rag_assets.cli import configure, inspecting, receipts, running, searching, verifying
 from rag_assets.cli.output import ERRORS
 from rag_core.errors import PermanentError, RagError
 
@@ -28,6 +28,7 @@ app.command("search")(searching.search)
 app.command("ask")(searching.ask)
 app.command("eval")(searching.evaluate)
 app.command("verify")(verifying.verify)
+app.command("receipts")(receipts.receipts)
 app.command("status")(inspecting.status)
 app.command("doctor")(configure.doctor)
 app.add_typer(inspecting.app, name="inspect")
