@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 import typer
 
 from rag_assets.cli.output import CONSOLE, print_json, print_json_lines, table
+from rag_core.config import RagConfig
 from rag_core.config_loader import load_config
-from rag_core.stages.publication import latest_manifest
+from rag_core.stages.publication import Manifest, generations, incomplete_partitions, latest_manifest
 from rag_core.status import SourceStatus, source_status
 from rag_core.tables.delta import TableSlice
 from rag_core.tables.store import Store
@@ -45,9 +46,25 @@ def status(json_output: Annotated[bool, typer.Option("--json", help="One JSON ob
     else:
         CONSOLE.print(
             f"published {manifest.collection} as {manifest.alias}, {manifest.published_at:%Y-%m-%d %H:%M:%S} UTC\n"
-            f"  {manifest.documents:,} documents, {manifest.chunks:,} chunks, {manifest.model}",
+            f"  {manifest.documents:,} documents, {manifest.chunks:,} chunks, {manifest.model}"
+            + ("" if manifest.ann_recall_at_10 is None else f", ANN recall@10 {manifest.ann_recall_at_10:.3f}"),
             highlight=False,
         )
+        _print_other_index(store, loaded.config, manifest)
+
+
+def _print_other_index(store: Store, config: RagConfig, manifest: Manifest) -> None:
+    """Say so if what is served is not what rag.yaml asks for."""
+    if manifest.rolled_back_from:
+        CONSOLE.print(f"  rolled back from {manifest.rolled_back_from}", highlight=False)
+    known = generations(store, config)
+    if known.served is None and not known.lost:
+        return
+    waiting = sum(incomplete_partitions(store, known.target).values())
+    state = f"{waiting:,} chunks and documents wait for it" if waiting else "it is complete"
+    CONSOLE.print(f"rag.yaml asks for {known.target.collection}: {state}; see rag plan", highlight=False)
+    if known.lost:
+        CONSOLE.print(known.lost, highlight=False, markup=False)
 
 
 def _source_lines(item: SourceStatus) -> str:
