@@ -100,11 +100,12 @@ def look_at(
     collection = tables.collection
     ledger = tables.identities(partition_key)
     is_there = client.has_collection(collection)
-    held = _held(client, collection, partition_key) if is_there else _EMPTY
+    # Counted first: an old server lists rows just written only after a read at strong consistency has waited for them.
     count = client.count(collection, partition_key) if is_there else 0
+    held = listed_rows(client, collection, partition_key) if is_there else _EMPTY
     listed = pc.unique(held["chunk_id"])
     # A server's listing shows an id that it holds twice once, its count(*) twice.
-    doubled = _doubled(client, collection, partition_key, sorted(listed.to_pylist())) if count > len(listed) else []
+    doubled = doubled_ids(client, collection, partition_key, sorted(listed.to_pylist())) if count > len(listed) else []
     found = compare(ledger, held, doubled=doubled)
     found = _with_owners(found, tables, partition_key)
     sound = set(ledger["chunk_id"].to_pylist()).difference(found.missing, found.stale, found.duplicated)
@@ -211,8 +212,8 @@ def alias_finding(client: IndexClient, manifest: "Manifest") -> str | None:
     return f"alias {manifest.alias} {points_at}; the manifest names {manifest.collection}"
 
 
-def _held(client: IndexClient, collection: str, partition_key: str) -> pa.Table:
-    """List a partition; text by text in Python only for a page at a time."""
+def listed_rows(client: IndexClient, collection: str, partition_key: str) -> pa.Table:
+    """List a partition: `IDENTITY` of each row, in no particular order, as Arrow from page to page to save memory."""
     rows = client.list_rows(collection, partition_key, IDENTITY[1:])
     batches = []
     while page := list(islice(rows, _PAGE)):
@@ -220,8 +221,15 @@ def _held(client: IndexClient, collection: str, partition_key: str) -> pa.Table:
     return pa.Table.from_batches(batches, _HELD)
 
 
-def _doubled(client: IndexClient, collection: str, partition_key: str, ordered: list[str]) -> list[str]:
-    """Find the ids of which there is more than one row, halving the range of ids that holds them."""
+def doubled_ids(client: IndexClient, collection: str, partition_key: str, ordered: list[str]) -> list[str]:
+    """Find the ids of which there is more than one row, by counting: a server lists such an id once.
+
+    Args:
+        client: Where to count.
+        collection: Its name.
+        partition_key: The partition.
+        ordered: All ids that it lists, sorted; ranges that hold too many rows are halved until one id is left.
+    """
 
     def rows(some: list[str]) -> int:
         first, last = schema.quoted(some[0]), schema.quoted(some[-1])

@@ -24,8 +24,9 @@ from rag_core.index.anti_entropy import (
     verify_partition,
 )
 from rag_core.index.client import IndexClient, connect
+from rag_core.index.comparison import Difference
 from rag_core.index.ledger import LedgerTables
-from rag_core.index.mending import repair, repair_partition
+from rag_core.index.mending import _Mending, repair, repair_partition
 from rag_core.index.sync import sync_partition
 from rag_core.stages.publication import Manifest, write_manifest
 from rag_core.tables.change import TableChange, commit, stage
@@ -193,6 +194,16 @@ def test_a_row_that_is_only_in_the_wrong_partition(client: IndexClient, tables: 
     outcomes = list(repair(client, tables, dict.fromkeys(KEYS, True)))
     assert [found(outcome.before) for outcome in outcomes] == [{"missing": 1}, {"duplicated": 1}]
     assert all(verify_partition(client, tables, key).is_clean for key in KEYS)
+
+
+def test_what_a_server_holds_twice_is_written_once(client: IndexClient, tables: LedgerTables) -> None:
+    """Lite never holds an id twice in a partition, so the finding is given here."""
+    mending = _Mending(client, tables, HERE)
+    mending.mend(Difference(duplicated=(chunk_id(7), chunk_id(8))))
+    assert (mending.deleted, sorted(mending.written)) == (2, sorted([chunk_id(7), chunk_id(8)]))
+    assert verify_partition(client, tables, HERE).is_clean
+    rewritten = [row["chunk_id"] for row in content(client, HERE).values() if row["uri"] != UNTOUCHED]
+    assert sorted(rewritten) == sorted(mending.written)
 
 
 def test_partitions_that_nobody_knows(client: IndexClient, tables: LedgerTables) -> None:
