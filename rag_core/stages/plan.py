@@ -144,7 +144,7 @@ def _index_plan(
         rows_to_write=rows,
         rows_to_delete=anti_join(ledger, current, ["chunk_id"]).num_rows,
         is_estimate=uncut > 0,
-        reembed_share=_reembed_share(known, generation, documents, current, missing),
+        reembed_share=_reembed_share(store, known, generation, documents, current, missing),
         bytes_of_vectors=rows * generation.spec.dim * _FLOAT32_BYTES,
         seconds={step: round(amount / rates[step], 1) for step, amount in work.items() if step in rates},
     )
@@ -175,16 +175,24 @@ def _chunks_per_document(store: Store, known: Generations, generation: Generatio
 
 
 def _reembed_share(
-    known: Generations, generation: Generation, documents: pa.Table, current: pa.Table, missing: Sequence[str]
+    store: Store,
+    known: Generations,
+    generation: Generation,
+    documents: pa.Table,
+    current: pa.Table,
+    missing: Sequence[str],
 ) -> float:
-    """Return the share of served documents' chunks to embed because of settings; of uncut documents all."""
+    """Estimate what `rebuild.reembedded_share` will be; all chunks of documents that are still to be cut count."""
     served = known.served
-    if served is None or generation is not known.target or not documents.num_rows:
+    if served is None or generation is not known.target or served.embedding_lane == generation.embedding_lane:
         return 0.0
-    if served.embedding_lane == generation.embedding_lane:
+    ledger = TableSlice.newest(store, "index_partitions", lane=served.collection).read(["doc_id"])
+    built = TableSlice.newest(store, "embeddings", lane=generation.embedding_lane).read(["doc_id"])
+    documents = documents.join(ledger.select(["doc_id"]), keys=["doc_id"], join_type="left semi")
+    if not documents.num_rows:
         return 0.0
-    uncut = anti_join(documents, current, ["doc_id"]).num_rows
-    if uncut:
-        return float(uncut / documents.num_rows)
-    again = pc.sum(pc.is_in(current["text_hash"], pa.array(missing, pa.string()))).as_py() or 0
-    return float(again / max(1, current.num_rows))
+    chunks = current.join(documents.select(["doc_id"]), keys=["doc_id"], join_type="left semi")
+    uncut = anti_join(anti_join(documents, built, ["doc_id"]), chunks, ["doc_id"]).num_rows / documents.num_rows
+    unbuilt = anti_join(chunks, built, ["doc_id"])
+    again = pc.sum(pc.is_in(unbuilt["text_hash"], pa.array(missing, pa.string()))).as_py() or 0
+    return float(uncut + (1 - uncut) * again / max(1, chunks.num_rows))

@@ -11,22 +11,26 @@ from rag_core.tables.delta import TableSlice
 
 
 def reembedded_share(plan: EmbeddingPlan, known: Generations) -> float:
-    """Return the share of the plan's chunks of served documents whose text the target's model never saw.
+    """Return the share of the target's chunks that its model would embed because of changed settings.
 
-    0 where nothing is served, where the target is served, and for documents that are not served yet: new content is no
-    rebuilding.
+    Counted are chunks of documents that the served collection had before this run. Those of documents that the target
+    has vectors of are no rebuilding any more: the document itself changed. So the share falls while a rebuilding goes
+    on, and is 0 once it is done; also where nothing else is served, and for new documents.
     """
     if known.served is None or known.served.embedding_lane == known.target.embedding_lane:
         return 0.0
-    lane = known.served.embedding_lane
-    served = TableSlice.newest(plan.current.store, "embeddings", plan.current.partition_keys, lane=lane)
-    documents = pc.unique(served.read(["doc_id"])["doc_id"])
-    rows = plan.rows.filter(pc.is_in(plan.rows["doc_id"], documents))
-    if not rows.num_rows:
+    store, keys = plan.current.store, plan.current.partition_keys
+    # The ledger and not the vectors: those of the served collection already show this run's new documents.
+    ledger = TableSlice.newest(store, "index_partitions", keys, lane=known.served.collection)
+    served = pc.unique(ledger.read(["doc_id"])["doc_id"])
+    chunks = plan.chunks.read(["doc_id", "text_hash"])
+    chunks = chunks.filter(pc.is_in(chunks["doc_id"], served))
+    if not chunks.num_rows:
         return 0.0
-    missing = pa.array(plan.missing_texts, pa.string())
-    again: int = pc.sum(pc.is_in(rows["text_hash"], missing)).as_py()
-    share: float = again / rows.num_rows
+    built = pc.unique(plan.current.read(["doc_id"])["doc_id"])
+    unbuilt = chunks.filter(pc.invert(pc.is_in(chunks["doc_id"], built)))
+    again: int = pc.sum(pc.is_in(unbuilt["text_hash"], pa.array(plan.missing_texts, pa.string()))).as_py() or 0
+    share: float = again / chunks.num_rows
     return share
 
 
