@@ -1,6 +1,7 @@
 """Rollback: the collection that was published before is served again, in one step."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -8,6 +9,8 @@ import pyarrow.compute as pc
 
 from rag_core.config import RagConfig
 from rag_core.errors import PermanentError
+from rag_core.faults import crash_point
+from rag_core.generation import restored
 from rag_core.index.client import IndexClient
 from rag_core.index.deleting import delete_rows
 from rag_core.index.publish import point_alias
@@ -39,22 +42,27 @@ def rollback(store: Store, config: RagConfig, client: IndexClient, *, run_id: st
     """Serve the collection that was published before the present one.
 
     It took no changes since. So first what must not be found any more is removed from it: rows of documents that are
-    gone, and of documents whose readers changed. The rest of the changes comes with the next run.
+    gone, and of documents whose readers changed. The rest of the changes comes with the next run. One that was cut off
+    is brought to its end.
 
     Raises:
         PermanentError: There is no collection to go back to.
+        ConfigError: The model of the one that there is is no longer there: nobody could ask it anything.
     """
     history = manifests(store)
     if not history:
         raise PermanentError(f"nothing is published in store {store.root} yet; there is nothing to go back to")
-    current = history[0]
-    earlier = [one for one in history if one.collection != current.collection and client.has_collection(one.collection)]
-    if not earlier:
+    current, queried = history[0], client.alias_target(history[0].alias)
+    if current.rolled_back_from and queried == current.rolled_back_from:
+        point_alias(client, current.alias, current.collection)
+        return Rollback(current, queried, 0)
+    old = _published_before(history, client)
+    if old is None:
         raise PermanentError(
             f"no collection published before {current.collection} is left on {client.address}; "
             f"publication.keep_collections is {config.publication.keep_collections}"
         )
-    old = earlier[0]
+    restored(config, old.collection, old.settings)
     withdrawn = withdraw(store, config, client, old.collection, run_id=run_id)
     versions = json.loads(old.table_versions)
     if old.chunk_lane in lanes_of(store, term_statistics.TABLE):
@@ -66,9 +74,29 @@ def rollback(store: Store, config: RagConfig, client: IndexClient, *, run_id: st
         table_versions=json.dumps(versions, sort_keys=True),
         verdict=rolled_back_verdict(current.collection),
     )
+    crash_point("rollback.before_manifest")
     write_manifest(store, manifest, run_id=run_id)
+    crash_point("rollback.before_alias")
     point_alias(client, manifest.alias, manifest.collection)
     return Rollback(manifest, current.collection, withdrawn)
+
+
+def _published_before(history: Sequence[Manifest], client: IndexClient) -> Manifest | None:
+    """Return the newest manifest from before the present collection was published, of a collection that is left.
+
+    Not simply of another collection: going back twice must not serve again what was gone back from.
+    """
+    present = history[0].collection
+    published = [one for one in history if one.collection == present and one.rolled_back_from is None]
+    since = max((one.published_at for one in published), default=history[0].published_at)
+    return next(
+        (
+            one
+            for one in history
+            if one.collection != present and one.published_at < since and client.has_collection(one.collection)
+        ),
+        None,
+    )
 
 
 def withdraw(store: Store, config: RagConfig, client: IndexClient, collection: str, *, run_id: str) -> int:
