@@ -13,6 +13,7 @@ import pyarrow.fs as pafs
 from deltalake import CommitProperties
 
 from rag_core.errors import TransientError
+from rag_core.faults import crash_point
 from rag_core.generation import Generation
 from rag_core.index import schema
 from rag_core.index.client import IndexClient
@@ -79,27 +80,46 @@ def collect(store: Store, known: Generations, client: IndexClient, *, run_id: st
 def abandon(store: Store, known: Generations, client: IndexClient, *, run_id: str) -> list[str]:
     """Remove a generation that is being built and was never published; what is served or kept is not touched.
 
+    A publication that was cut off before the alias moved did not happen.
+
     Returns:
         The collections that were removed.
     """
+    _forget_unreached_manifest(store, known.target, client, run_id=run_id)
     keep = known.target.config.publication.keep_collections
     return _remove_all_but(store, kept(store, None, keep=keep), known.target, client, run_id=run_id)
+
+
+def _forget_unreached_manifest(store: Store, target: Generation, client: IndexClient, *, run_id: str) -> None:
+    """Delete the manifests of the target that are newer than any of the collection that queries reach."""
+    last, queried = latest_manifest(store), client.alias_target(target.config.index.alias)
+    if last is None or last.collection != target.collection or queried == target.collection:
+        return
+    reached = next((one.published_at for one in manifests(store) if one.collection == queried), None)
+    since = f" AND published_at > '{reached.isoformat()}'" if reached else ""
+    properties = CommitProperties(custom_metadata={"run_id": run_id, "abandoned": target.collection})
+    ensure_table(store, "published_index").delete(
+        f"collection = '{target.collection}'{since}", commit_properties=properties
+    )
 
 
 def _remove_all_but(store: Store, stays: Kept, target: Generation, client: IndexClient, *, run_id: str) -> list[str]:
     alias = target.config.index.alias
     queried = client.alias_target(alias)
     ours = re.compile(re.escape(schema.collection_name(alias, "")) + r"[0-9a-f]{12}")
-    candidates = {*filter(ours.fullmatch, client.collections()), *lanes_of(store, "index_partitions")}
+    names = {*client.collections(), *_journals(store)}
+    candidates = {*filter(ours.fullmatch, names), *lanes_of(store, "index_partitions")}
     removed = sorted(candidates - stays.collections - {queried})
     for collection in removed:
         client.drop_collection(collection)
+        crash_point("retention.after_drop")
         if client.has_collection(collection):
             raise TransientError(f"collection {collection} on {client.address} is still there after it was dropped")
         _remove_journal(store, collection)
     for table in _TABLES:
         staying = stays.lanes(table) | ({queried} if table == "index_partitions" else set())
         _delete_lanes(store, table, set(lanes_of(store, table)) - staying, run_id=run_id)
+        crash_point(f"retention.after_{table}")
     return removed
 
 
@@ -110,8 +130,20 @@ def _delete_lanes(store: Store, table: str, lanes: Iterable[str], *, run_id: str
         ensure_table(store, table).delete(f"{LANES[table]} IN ({quoted})", commit_properties=properties)
 
 
+def _journals(store: Store) -> list[str]:
+    """Return the collections that have a journal, or notes of removed documents."""
+    filesystem, folder = _journal_folder(store)
+    found = filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+    return [one.base_name for one in found if one.type == pafs.FileType.Directory]
+
+
 def _remove_journal(store: Store, collection: str) -> None:
-    filesystem, root = store.filesystem()
-    folder = f"{root.rstrip('/')}/work/index/{collection}"
+    filesystem, parent = _journal_folder(store)
+    folder = f"{parent}/{collection}"
     if filesystem.get_file_info(folder).type == pafs.FileType.Directory:
         filesystem.delete_dir(folder)
+
+
+def _journal_folder(store: Store) -> tuple[pafs.FileSystem, str]:
+    filesystem, root = store.filesystem()
+    return filesystem, f"{root.rstrip('/')}/work/index"
