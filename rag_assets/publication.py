@@ -9,6 +9,7 @@ import dagster as dg
 
 from rag_assets.materialize import OWNERS, RETRY, failures_by_class, markdown_table
 from rag_core import ids
+from rag_core.faults import crash_point
 from rag_core.index.client import IndexClient
 from rag_core.stages.judging import judge
 from rag_core.stages.publication import (
@@ -68,7 +69,9 @@ def judged_index(
         if why:
             context.log.info(f"{known.target.collection} is judged: {why}")
             verdict = judge(platform.store, known, client, run_id=context.run_id, on_progress=progress_of(context))
+            crash_point("index_verdict.before_commit")
             append_verdict(platform.store, verdict)
+            crash_point("index_verdict.after_commit")
         last = newest_verdict(platform.store, known.target.collection)
         yield _evaluation_result(platform.store, last)
         yield _verdict_result(context, known, last, judged_now=bool(why))
@@ -141,6 +144,8 @@ def published_index(
         verdict = newest_verdict(platform.store, known.target.collection)
         if verdict is not None and not verdict.passed:
             raise _refused(known, verdict)
+        if why := why_judge(platform.store, known):
+            raise _unjudged(known, why)
         recall = verdict.ann_recall_at_10 if verdict else None
         params = verdict.search_params if verdict else known.target.config.index.search_params
         publication = publish(
@@ -173,6 +178,14 @@ def _refused(known: Generations, verdict: Verdict) -> dg.Failure:
         description=f"not published: the verdict on {verdict.collection} of {verdict.judged_at:%Y-%m-%d %H:%M} UTC "
         f"refuses it{serving}.\n" + "\n".join(f"- {reason}" for reason in verdict.reasons),
         metadata={"reasons": dg.MetadataValue.json(list(verdict.reasons))},
+        allow_retries=False,
+    )
+
+
+def _unjudged(known: Generations, why: str) -> dg.Failure:
+    return dg.Failure(
+        description=f"not published: {known.target.collection} must be judged first, because {why}; materialize "
+        f"index_verdict, then published_index (rag publish does both)",
         allow_retries=False,
     )
 

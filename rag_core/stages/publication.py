@@ -193,6 +193,7 @@ def publish(
         write_manifest(store, manifest, run_id=run_id)
     crash_point("published_index.before_alias")
     point_alias(client, manifest.alias, manifest.collection)
+    crash_point("published_index.after_alias")
     version = ensure_table(store, "published_index").version()
     return Publication(manifest if changed or last is None else last, changed, {}, version)
 

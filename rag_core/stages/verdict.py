@@ -119,15 +119,29 @@ def why_judge(store: Store, known: Generations) -> str:
     last = newest_verdict(store, target.collection)
     if last is None:
         return "it was never judged"
+    if known.served and last.against != known.served.collection:
+        return f"{known.served.collection} is served now"
+    return _why_again(store, target, last)
+
+
+def _why_again(store: Store, target: Generation, last: Verdict) -> str:
+    """Say why a verdict on the target does not hold any more; empty if it does."""
+    when = f"{last.judged_at:%Y-%m-%d %H:%M} UTC"
     if last.measures.get("settings") != settings_digest(target):
         return "what it is measured by changed"
-    against = known.served.collection if known.served else ""
-    if known.served and last.against != against:
-        return f"{against} is served now"
+    if _built_since(store, target, last.judged_at):
+        return f"all of it was written since the verdict of {when}"
     share = changed_share(store, target, last.table_versions["index_partitions"])
     if share > target.config.evaluation.reevaluate_share:
-        return f"{share:.1%} of its chunks changed since the verdict of {last.judged_at:%Y-%m-%d %H:%M} UTC"
+        return f"{share:.1%} of its chunks changed since the verdict of {when}"
     return "it was refused and has changed since" if share and not last.passed else ""
+
+
+def _built_since(store: Store, generation: Generation, when: datetime) -> bool:
+    """Tell whether no row is left that the verdict was about: the collection was removed, and built again."""
+    ledger = TableSlice.newest(store, "index_partitions", lane=generation.collection)
+    oldest = pc.min(ledger.read(["indexed_at"])["indexed_at"]).as_py()
+    return oldest is not None and oldest > when
 
 
 def changed_share(store: Store, generation: Generation, since_version: int) -> float:
