@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rag_assets.cli.output import CONSOLE, print_json, table
+from rag_assets.cli.output import CONSOLE, ERRORS, print_json, table
 from rag_core.config_loader import load_config
 from rag_core.stages.plan import IndexPlan, Plan
 from rag_core.tables.store import Store
@@ -71,7 +71,7 @@ def publish(
 
     summary = run_publication(load_config(), again=again)
     for failure in summary.failures:
-        CONSOLE.print(failure.message, markup=False, highlight=False)
+        ERRORS.print(failure.message, markup=False, highlight=False)
     if summary.failures:
         raise typer.Exit(1)
     CONSOLE.print("published" if summary.commits else "published already; nothing changed", highlight=False)

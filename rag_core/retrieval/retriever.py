@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from rag_core.config import RagConfig
 from rag_core.embedding.model import resolve_model
-from rag_core.errors import FingerprintMismatchError, PermanentError
+from rag_core.errors import ConfigError, FingerprintMismatchError, PermanentError
 from rag_core.evaluation.target import SearchTarget
 from rag_core.generation import restored
 from rag_core.index.bm25 import TermStatistics
@@ -163,8 +163,9 @@ def open_retriever(config: RagConfig) -> Iterator[Retriever]:
 
 def _settings_of(config: RagConfig, manifest: Manifest) -> RagConfig:
     """Return the configuration with the model of what is served, while rag.yaml asks for one that is not built yet."""
-    if resolve_model(config.embedding).fingerprint == manifest.model_fingerprint:
-        return config
+    with suppress(ConfigError):  # a model that rag.yaml asks for and that is not there is no reason not to search
+        if resolve_model(config.embedding).fingerprint == manifest.model_fingerprint:
+            return config
     served = restored(config, manifest.collection, manifest.settings)
     if served.spec.fingerprint != manifest.model_fingerprint:
         raise FingerprintMismatchError(
