@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
+from rag_core.stages.publication import latest_manifest
+from rag_core.stages.receipts import read_receipts
 from tests.integration.pipeline_helpers import Platform
 
 pytestmark = [pytest.mark.milvus, pytest.mark.slow]
@@ -29,6 +32,9 @@ POINTS = (
     "index.after_verify",
     "index.mid_delete",
     "index.after_delete",
+    "deletions.after_note",
+    "deletions.before_receipts",
+    "deletions.after_receipts",
     "published_index.before_alias",
 )  # fmt: skip
 
@@ -69,9 +75,12 @@ class Crashing:
             self.clean[state] = (clean.tables(), clean.vectors(), clean.milvus())
             clean.stop()
         self.state = "A"
+        self.removed = 0
 
     def change(self) -> None:
         """Move the corpus to its other state."""
+        # Two documents exist in one state only; to the empty store nothing was removed yet.
+        self.removed += 2 if latest_manifest(self.platform.store) else 0
         self.state = "B" if self.state == "A" else "A"
         write_state(self.corpus, self.state)
 
@@ -84,6 +93,9 @@ class Crashing:
         cosines = [float(np.dot(own[name], vectors[name])) for name in vectors]
         assert min(cosines) > 0.999
         assert self.platform.milvus() == (count, listed)
+        receipts = read_receipts(self.platform.store)
+        assert len(set(receipts["receipt_id"].to_pylist())) == receipts.num_rows == self.removed
+        assert pc.all(receipts["unfindable_by_vector"]).as_py() in (True, None)
         assert count == len(listed) == len(set(listed)) == len(tables["index_partitions"])
 
 
