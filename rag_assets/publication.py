@@ -10,6 +10,7 @@ import dagster as dg
 from rag_assets.materialize import OWNERS, RETRY, failures_by_class, markdown_table
 from rag_core import ids
 from rag_core.faults import crash_point
+from rag_core.generation import changed_settings
 from rag_core.index.client import IndexClient
 from rag_core.stages.judging import judge
 from rag_core.stages.publication import (
@@ -193,11 +194,13 @@ def _unjudged(known: Generations, why: str) -> dg.Failure:
 def _not_published(known: Generations, publication: Publication) -> dg.Failure:
     if publication.held:
         return dg.Failure(description=f"not published: {publication.held}", allow_retries=False)
-    rebuilding = (
-        f" {known.served.collection} serves on. If the run refused to embed everything anew: rag run --rebuild"
-        if known.served
-        else ""
-    )
+    rebuilding = ""
+    if known.served:
+        changed = "; ".join(changed_settings(known.served, known.target))
+        rebuilding = (
+            f" {known.served.collection} serves on, because settings changed ({changed}). If the run refused to embed "
+            f"everything anew: rag plan shows what would be done, rag run --rebuild does it"
+        )
     return dg.Failure(
         description=f"not published: {known.target.collection} is incomplete; materialize index_partitions of "
         f"{_waiting(publication)}.{rebuilding}",
