@@ -1,20 +1,19 @@
 """`rag receipts`: what was removed from the index, and that nothing of it can be found."""
 
 import sys
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
 
-from rag_assets.cli.output import CONSOLE, print_json_lines, table
+from rag_assets.cli.output import CONSOLE, print_json_lines
 from rag_core.config_loader import load_config
 from rag_core.errors import PermanentError
 from rag_core.stages.receipts import read_receipts
 from rag_core.tables.store import Store
 
-_COLUMNS = ("removed", "reason", "rows", "not found by", "indexed again", "document")
+_TIME = "%Y-%m-%d %H:%M:%S"
 _WAYS = ("id", "text", "vector")
 
 
@@ -39,21 +38,23 @@ def receipts(
     elif csv_output:
         _print_csv(rows)
     elif rows.num_rows:
-        CONSOLE.print(table("removed documents", _COLUMNS, _lines(rows)))
+        for row in rows.to_pylist():
+            CONSOLE.print(_lines(row), highlight=False, markup=False)
     else:
         CONSOLE.print("no documents were removed" + (" that match" if doc or since else ""), highlight=False)
 
 
-def _lines(rows: pa.Table) -> Iterable[tuple[Any, ...]]:
-    for row in rows.to_pylist():
-        yield (
-            f"{row['removed_at']:%Y-%m-%d %H:%M}",
-            row["reason"],
-            row["rows_removed"],
-            ", ".join(way for way in _WAYS if row[f"unfindable_by_{way}"]),
-            row["indexed_again_at"],
-            row["uri"].removeprefix("file://") or row["doc_id"],
-        )
+def _lines(row: dict[str, Any]) -> str:
+    ways = ", ".join(way for way in _WAYS if row[f"unfindable_by_{way}"])
+    searched = row["chunks_searched"]
+    searches = f"{searched} of its chunks searched for" if searched else "its text and vectors not searched for"
+    again = row["indexed_again_at"]
+    return (
+        f"{row['uri'].removeprefix('file://') or row['doc_id']}\n"
+        f"  {row['reason']}, seen {row['absence_seen_at']:{_TIME}} UTC\n"
+        f"  {row['rows_removed']:,} rows removed from {row['collection']} {row['removed_at']:{_TIME}} UTC\n"
+        f"  not found by {ways}; {searches}" + (f"\n  indexed again {again:{_TIME}} UTC" if again else "")
+    )
 
 
 def _print_csv(rows: pa.Table) -> None:
