@@ -1,5 +1,5 @@
-"""Declared data tests, compiled to asset checks.
+"""Declared data tests: one YAML file per table, and what turns them into Dagster asset checks.
 
-Empty in this version: what is checked is checked inside the stages (read-back and count of the index, complete
-partitions before publication).
+How they are written is in docs/quality.md; the tests themselves are run by `rag_core.quality`, which the gate between
+stages and `rag test` use as well.
 """

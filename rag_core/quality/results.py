@@ -118,9 +118,13 @@ class Result:
     @property
     def reason(self) -> str:
         """The failure in a sentence."""
-        found = "" if self.value is None else f" (found {self.value:g}, expected {self.threshold})"
+        if self.value is None:
+            return f"{self.test}: {self.description}"
+        found = f"{self.failing_rows:,} of {self.rows:,} rows fail" if self.failing_rows else f"found {self.value:g}"
         examples = ", ".join(key for key, _ in self.failing[:3])
-        return f"{self.test}: {self.description}{found}" + (f"; for example {examples}" if examples else "")
+        return f"{self.test}: {self.description} {found.capitalize()}, expected {self.threshold}" + (
+            f"; for example {examples}" if examples else ""
+        )
 
 
 def result_of(

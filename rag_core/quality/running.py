@@ -51,7 +51,8 @@ def run_tests(
         run_id: Kept with the results.
         tests: Names of tests; None means all.
         force: Test again what was tested before.
-        accept: Leave history out, so that present values pass and become what later ones are compared with.
+        accept: Run the tests against history only, and leave history out: present values pass, and are what later ones
+            are compared with.
         on_progress: Called after each partition.
 
     Returns:
@@ -65,6 +66,8 @@ def run_tests(
     if declared is None:
         return []
     wanted = [test for test in declared.tests if tests is None or test.name in tests]
+    if accept:
+        wanted = [test for test in wanted if test.settings.on_history]
     settings = [[test.name, test.kind, test.columns, test.settings.model_dump(mode="json")] for test in declared.tests]
     suite = ids.fingerprint({"tests": settings, "measures": _MEASURES})
     lanes = Lanes(current.store, config)

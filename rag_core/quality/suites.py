@@ -19,6 +19,8 @@ from rag_core.quality.results import Measured
 if TYPE_CHECKING:
     import pandas as pd
 
+logging.getLogger("great_expectations").setLevel(logging.ERROR)  # it tells of every context and metric
+
 _VALUE_CHARS = 500
 
 
@@ -34,7 +36,6 @@ class Validator:
     """
 
     def __init__(self, max_failing_rows: int) -> None:
-        logging.getLogger("great_expectations").setLevel(logging.ERROR)
         self._max_failing_rows = max_failing_rows
         self._context = gx.get_context(mode="ephemeral")
         self._context.variables.progress_bars = {"globally": False, "metric_calculations": False}
