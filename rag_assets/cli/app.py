@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rag_assets.cli import configure, inspecting, receipts, running, searching, verifying
+from rag_assets.cli import configure, inspecting, publishing, receipts, running, searching, testing, verifying
 from rag_assets.cli.output import ERRORS
 from rag_core.errors import PermanentError, RagError
 
@@ -27,6 +27,11 @@ app.command("dev")(running.dev)
 app.command("search")(searching.search)
 app.command("ask")(searching.ask)
 app.command("eval")(searching.evaluate)
+app.command("plan")(publishing.plan)
+app.command("publish")(publishing.publish)
+app.command("rollback")(publishing.rollback)
+app.command("abandon")(publishing.abandon)
+app.command("test")(testing.test)
 app.command("verify")(verifying.verify)
 app.command("receipts")(receipts.receipts)
 app.command("status")(inspecting.status)

@@ -43,7 +43,7 @@ def test(
         typer.Option("--accept", help="Take present values for the history that jumps are judged against from now on."),
     ] = False,
 ) -> None:
-    """Run the declared tests; failing rows are kept in the table quality_failures. Exit code 1 if a test is an error."""
+    """Run the declared tests; failing rows are kept in the table quality_failures. Exit code 1: one is an error."""
     config = load_config().config
     chosen = _chosen(load_declarations(config), select or [])
     keys = _keys(config, source, partition)
@@ -82,10 +82,8 @@ def _chosen(declared: dict[str, DeclaredTable], select: Sequence[str]) -> dict[s
 
 def _keys(config: RagConfig, source: str | None, partition: str | None) -> tuple[str, ...] | None:
     if partition is not None:
-        if partition not in all_partition_keys(config):
-            raise ConfigError(
-                f"--partition {partition}: no such partition{nearest(partition, all_partition_keys(config))}"
-            )
+        if partition not in (keys := all_partition_keys(config)):
+            raise ConfigError(f"--partition {partition}: no such partition{nearest(partition, keys)}")
         return (partition,)
     if source is not None:
         if source not in (names := [one.name for one in config.sources]):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rag_core.quality import expectations  # noqa: F401  (first: it sets what Great Expectations reads at its import)
 
 import great_expectations as gx  # isort: skip
+from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults  # isort: skip
 
 from rag_core.quality.compiling import Compiled
 from rag_core.quality.results import Measured
@@ -37,7 +38,9 @@ class Validator:
 
     def __init__(self, max_failing_rows: int) -> None:
         self._max_failing_rows = max_failing_rows
-        self._context = gx.get_context(mode="ephemeral")
+        # Without this configuration each context makes a temporary folder for a site of Data Docs.
+        config = DataContextConfig(store_backend_defaults=InMemoryStoreBackendDefaults())
+        self._context = gx.get_context(mode="ephemeral", project_config=config)
         self._context.variables.progress_bars = {"globally": False, "metric_calculations": False}
         # One asset for all batches of the run: each further one makes GX write the whole context as YAML. The names are
         # unique because GX keeps some things by name for the whole process.
