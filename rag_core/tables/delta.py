@@ -130,7 +130,7 @@ class TableSlice:
     def _filter(self, where: pc.Expression | None) -> pc.Expression | None:
         conditions = [] if where is None else [where]
         if self.partition_keys is not None:
-            conditions.insert(0, pc.field("partition_key").isin(list(self.partition_keys)))
+            conditions.insert(0, in_set("partition_key", self.partition_keys))
         if self.lane is not None:
             conditions.insert(0, pc.field(LANES[self.table]) == self.lane)
         return reduce(operator.and_, conditions) if conditions else None
