@@ -13,7 +13,7 @@ import dagster as dg
 from rag_assets.instance import PROCESS_TAG, dagster_home, fail_dead_runs, process_tag
 from rag_assets.jobs import BUILD_JOB, PUBLISH_JOB, STAGES
 from rag_assets.publication import PUBLISH_AGAIN_TAG
-from rag_assets.stages import REBUILD_TAG
+from rag_assets.stages import NOT_BUILT, REBUILD_TAG
 from rag_core.config_loader import LoadedConfig
 from rag_core.embedding.manifest import remove_manifest
 from rag_core.errors import ConfigError
@@ -26,7 +26,7 @@ _RANGE_END = "dagster/asset_partition_range_end"
 
 @dataclass(frozen=True)
 class Failure:
-    """A step that failed for good."""
+    """A step that failed for good, or left an index as it is although rag.yaml asks for it."""
 
     step: str
     partitions: str
@@ -173,7 +173,10 @@ def _execute(
         if event.is_step_materialization and (event.step_key or "") not in seen:
             # Run figures are the same on the event of every partition: count each step once.
             seen.add(event.step_key or "")
-            _add(summary, event.step_materialization_data.materialization.metadata)
+            metadata = event.step_materialization_data.materialization.metadata
+            _add(summary, metadata)
+            if NOT_BUILT in metadata:
+                summary.failures.append(Failure(event.step_key or "", partitions, str(metadata[NOT_BUILT].value)))
 
 
 def _add(summary: RunSummary, metadata: Any) -> None:

@@ -14,6 +14,8 @@ from rag_assets.deletions import deletions_metadata
 from rag_assets.materialize import OWNERS, RETRY, Committed, commit_output, failures_by_class, materialize
 from rag_core import ids
 from rag_core.config import RagConfig
+from rag_core.embedding.manifest import remove_manifest
+from rag_core.errors import PermanentError, RagError
 from rag_core.generation import Generation
 from rag_core.index.schema import SCHEMA_VERSION
 from rag_core.parsing.settings import ParseSettings, parser_fingerprint
@@ -35,6 +37,9 @@ from resources.progress import progress_of
 
 MILVUS_POOL = "milvus_writes"
 EMBEDDING_POOL = "embedding"
+
+NOT_BUILT = "not_built"
+"""Metadata of `embeddings`: why the index that rag.yaml asks for was left as it is."""
 
 REBUILD_TAG = "rag/rebuild"
 """Set to `allow` on a run, it lets a changed setting embed everything anew."""
@@ -209,24 +214,39 @@ def _embed(
     chunks: TableSlice,
     current: TableSlice,
 ) -> _Embedded:
-    """Embed what a generation's lane lacks; a rebuilding that nobody asked for leaves its lane as it is."""
-    metadata: dict[str, object] = {}
+    """Embed what a generation's lane lacks.
+
+    A rebuilding that nobody asked for, or whose model fails for good, leaves its lane as it is. That is no failure of
+    the step, for what is served goes on taking changes; the run reports it, and publication fails.
+    """
     checked = _gate(context, platform, chunks.in_lane(generation.chunk_lane))
     chunks, current = chunks.of(*checked.passed), current.of(*checked.passed)
     plan = plan_embeddings(chunks, current, generation, run_id=context.run_id)
+    metadata: dict[str, object] = {}
     asked = generation is not known.target or context.run.tags.get(REBUILD_TAG) == "allow"
-    if not asked and (refused := refusal(plan, known)):
-        # What is served goes on taking changes, so this is no failure of the step; publication fails.
-        context.log.error(refused)
-        metadata["refused"] = refused
-        plan = plan_embeddings(chunks.of(), current.of(), generation, run_id=context.run_id)
-    context.log.info(f"{plan.texts - plan.missing:,} of {plan.texts:,} texts are in the vector cache")
+    not_built = "" if asked else refusal(plan, known)
     started = time.perf_counter()
-    if plan.manifest:
-        report = launcher.run(context, plan.manifest, progress_of(context))
-        metadata |= {f"worker_{name}": value for name, value in report.items()}
+    if plan.manifest and not not_built:
+        context.log.info(f"{plan.texts - plan.missing:,} of {plan.texts:,} texts are in the vector cache")
+        try:
+            report = launcher.run(context, plan.manifest, progress_of(context))
+        except RagError as error:
+            if known.served is None or generation is not known.target or _is_tried_again(context, error):
+                raise
+            not_built = f"{generation.collection} is not built: {error}. {known.served.collection} serves on"
+        else:
+            metadata |= {f"worker_{name}": value for name, value in report.items()}
+    if not_built:
+        context.log.error(not_built)
+        metadata[NOT_BUILT] = not_built
+        remove_manifest(platform.store, context.run_id)
+        plan = plan_embeddings(chunks.of(), current.of(), generation, run_id=context.run_id)
     output = embeddings_change(plan, embed_seconds=time.perf_counter() - started)
     return _Embedded(commit_output(context, output), checked.held, metadata)
+
+
+def _is_tried_again(context: dg.AssetExecutionContext, error: RagError) -> bool:
+    return not isinstance(error, PermanentError) and context.retry_number < RETRY.max_retries
 
 
 def _generations(context: dg.AssetExecutionContext, platform: PlatformResource) -> Generations:

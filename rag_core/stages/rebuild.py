@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rag_core.embedding.manifest import remove_manifest
 from rag_core.generation import changed_settings
+from rag_core.stages.common import anti_join
 from rag_core.stages.embeddings import EmbeddingPlan
 from rag_core.stages.publication import Generations
 from rag_core.tables.delta import TableSlice
@@ -22,13 +22,11 @@ def reembedded_share(plan: EmbeddingPlan, known: Generations) -> float:
     store, keys = plan.current.store, plan.current.partition_keys
     # The ledger and not the vectors: those of the served collection already show this run's new documents.
     ledger = TableSlice.newest(store, "index_partitions", keys, lane=known.served.collection)
-    served = pc.unique(ledger.read(["doc_id"])["doc_id"])
     chunks = plan.chunks.read(["doc_id", "text_hash"])
-    chunks = chunks.filter(pc.is_in(chunks["doc_id"], served))
+    chunks = chunks.join(ledger.read(["doc_id"]), keys=["doc_id"], join_type="left semi")
     if not chunks.num_rows:
         return 0.0
-    built = pc.unique(plan.current.read(["doc_id"])["doc_id"])
-    unbuilt = chunks.filter(pc.invert(pc.is_in(chunks["doc_id"], built)))
+    unbuilt = anti_join(chunks, plan.current.read(["doc_id"]), ["doc_id"])
     again: int = pc.sum(pc.is_in(unbuilt["text_hash"], pa.array(plan.missing_texts, pa.string()))).as_py() or 0
     share: float = again / chunks.num_rows
     return share
@@ -37,12 +35,11 @@ def reembedded_share(plan: EmbeddingPlan, known: Generations) -> float:
 def refusal(plan: EmbeddingPlan, known: Generations) -> str:
     """Say why a plan must not be carried out unless somebody asked for it; empty if it may.
 
-    It must not if the share is above `publication.max_reembed_share`. The plan's manifest is removed then.
+    It must not if the share is above `publication.max_reembed_share`.
     """
     share, limit = reembedded_share(plan, known), known.target.config.publication.max_reembed_share
     if known.served is None or share <= limit:
         return ""
-    remove_manifest(plan.current.store, plan.run_id)
     changed = "; ".join(changed_settings(known.served, known.target))
     return (
         f"settings changed ({changed}): {share:.0%} of the served chunks of {_range(plan)} would be embedded anew, "
