@@ -152,6 +152,7 @@ class _File:
         about = tuple(map(str, together)) if isinstance(together, list) else columns
         name = str(settings.get("name") or "__".join([kind, *about]))
         lines = self._lines_below((*path, kind), path)
+        lines |= {(key,): lines[()] for key in settings if (key,) not in lines}  # a value without its setting's name
         if earlier := raw.tests.get(name):
             if earlier.kind != kind:
                 self._wrong((*path, kind), f"the name {name} is taken by a test of kind {earlier.kind}")
