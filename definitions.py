@@ -12,6 +12,8 @@ import dagster as dg
 for _category in (dg.BetaWarning, dg.PreviewWarning):
     warnings.filterwarnings("ignore", category=_category)
 
+from dbt_like_checks.checks import build_checks, build_test_job  # noqa: E402
+from dbt_like_checks.index_checks import build_index_checks, build_verify_job  # noqa: E402
 from io_managers.delta import DeltaIOManager  # noqa: E402
 from rag_assets.jobs import build_jobs  # noqa: E402
 from rag_assets.publication import judged_index, published_index  # noqa: E402
@@ -46,7 +48,8 @@ def build_defs(*, config_path: Path | None = None, overrides: Mapping[str, objec
     }
     return dg.Definitions(
         assets=[*build_stage_assets(config, partitions), judged_index, published_index],
-        jobs=build_jobs(config),
+        asset_checks=[*build_checks(config, partitions), *build_index_checks(partitions)],
+        jobs=[*build_jobs(config), build_test_job(config), build_verify_job()],
         resources=resources,
     )
 

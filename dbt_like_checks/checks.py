@@ -11,6 +11,7 @@ import dagster as dg
 from dagster import AssetCheckEvaluation, AssetCheckKey
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
+from dbt_like_checks.evaluations import target_of
 from rag_assets.materialize import RETRY, failures_by_class, markdown_table
 from rag_core.config import RagConfig
 from rag_core.quality.declared import DeclaredTable, DeclaredTest
@@ -36,15 +37,17 @@ def build_checks(config: RagConfig, partitions: dg.PartitionsDefinition[str]) ->
     return [_checks_of(table, partitions if table.name in PARTITIONED else None) for table in tables if table.tests]
 
 
-def build_test_job() -> "UnresolvedAssetJobDefinition":
+def build_test_job(config: RagConfig) -> "UnresolvedAssetJobDefinition":
     """Make the job that runs the checks of the partitioned tables alone, for the partitions that changed.
 
     The jobs of the stages leave them out: an evaluation is an event of Dagster's log, and those of all tests and
     partitions take longer than finding that nothing changed.
     """
+    tables = [table for table in load_declarations(config).values() if table.name in PARTITIONED]
+    checks = [AssetCheckKey(dg.AssetKey(table.name), test.name) for table in tables for test in table.tests]
     return dg.define_asset_job(
         TEST_JOB,
-        selection=dg.AssetSelection.checks_for_assets(*sorted(PARTITIONED)),
+        selection=dg.AssetSelection.checks(*checks),
         description="The declared tests of all tables, for the chosen partitions. What was tested is not tested again.",
     )
 
@@ -93,7 +96,7 @@ def _evaluations(
         by_partition.setdefault(result.partition_key, {}).setdefault(result.test, []).append(result)
     for key, by_test in by_partition.items():
         partition = None if key == ALL_PARTITIONS else key
-        target = _target(context, table, partition)
+        target = target_of(context, table, partition)
         for test, lanes in by_test.items():
             yield _evaluation(AssetCheckKey(dg.AssetKey(table), test), lanes, partition, target)
 
@@ -138,24 +141,6 @@ def _metadata(worst: Result, lanes: Sequence[Result]) -> dict[str, dg.MetadataVa
         shown = [{"lane": one.lane, "outcome": one.outcome, "value": one.value} for one in lanes]
         metadata["lanes"] = dg.MetadataValue.md(markdown_table(("lane", "outcome", "value"), shown))
     return metadata
-
-
-def _target(
-    context: dg.AssetCheckExecutionContext, table: str, partition: str | None
-) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """Name the materialization that is tested; without it the UI cannot tell that a check is of an older one."""
-    found = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(
-            asset_key=dg.AssetKey(table), asset_partitions=None if partition is None else [partition]
-        ),
-        limit=1,
-    )
-    if not found.records:
-        return None
-    record = found.records[0]
-    return AssetCheckEvaluationTargetMaterializationData(
-        run_id=record.event_log_entry.run_id, storage_id=record.storage_id, timestamp=record.timestamp
-    )
 
 
 def _description(test: DeclaredTest) -> str:

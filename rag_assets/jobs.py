@@ -24,7 +24,7 @@ def build_jobs(config: RagConfig) -> Sequence["dg.JobDefinition | UnresolvedAsse
     """Make the jobs for a configuration."""
     whole = dg.define_asset_job(
         BUILD_JOB,
-        selection=list(STAGES),
+        selection=dg.AssetSelection.assets(*STAGES).without_checks(),
         description="Documents to index, for the chosen partitions. What is unchanged is skipped.",
     )
     publish = dg.define_asset_job(
@@ -33,13 +33,17 @@ def build_jobs(config: RagConfig) -> Sequence["dg.JobDefinition | UnresolvedAsse
         description="Judge the complete collection, and point the alias at it if it passes.",
     )
     stages = [
-        dg.define_asset_job(f"build_{stage}", selection=[stage], description=f"Only the stage {stage}.")
+        dg.define_asset_job(
+            f"build_{stage}",
+            selection=dg.AssetSelection.assets(stage).without_checks(),
+            description=f"Only the stage {stage}.",
+        )
         for stage in STAGES
     ]
     sources = [
         dg.define_asset_job(
             f"build_source_{source.name}",
-            selection=list(STAGES),
+            selection=dg.AssetSelection.assets(*STAGES).without_checks(),
             tags={SOURCE_TAG: source.name},
             description=f"Documents to index of source {source.name} (partitions {source.name}__*).",
         )
