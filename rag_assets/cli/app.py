@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from rag_assets.cli import configure, inspecting, publishing, receipts, running, searching, testing, verifying
+from rag_assets.cli import (
+    configure,
+    inspecting,
+    publishing,
+    receipts,
+    reporting,
+    running,
+    searching,
+    testing,
+    verifying,
+)
 from rag_assets.cli.output import ERRORS
 from rag_core.errors import PermanentError, RagError
 
@@ -34,6 +44,7 @@ app.command("abandon")(publishing.abandon)
 app.command("test")(testing.test)
 app.command("verify")(verifying.verify)
 app.command("receipts")(receipts.receipts)
+app.command("report")(reporting.report)
 app.command("status")(inspecting.status)
 app.command("doctor")(configure.doctor)
 app.add_typer(inspecting.app, name="inspect")
