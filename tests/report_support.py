@@ -94,8 +94,8 @@ def manifest_row(collection: str, published_at: datetime, **values: Any) -> dict
     return {
         "collection": collection, "alias": "rag", "published_at": published_at, "model": "mini", "dim": 384,
         "model_fingerprint": "m", "metric": "COSINE", "index_type": "HNSW", "search_params": '{"ef": 64}',
-        "documents": 4, "chunks": 9, "partitions": 4, "table_versions": '{"documents": 1}', "settings": json.dumps(settings),
-        "ann_recall_at_10": 0.98, "verdict": "published", **values,
+        "documents": 4, "chunks": 9, "partitions": 4, "table_versions": '{"documents": 1}',
+        "settings": json.dumps(settings), "ann_recall_at_10": 0.98, "verdict": "published", **values,
     }  # fmt: skip
 
 

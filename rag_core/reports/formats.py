@@ -76,11 +76,13 @@ def measure(value: float | None, digits: int = 3) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """Write a part of a whole in percent; a part that is not nothing is not written as 0 %."""
+    """Write a part of a whole in percent; what is not nothing is not written as 0 %, nor what is not all as 100 %."""
     if not whole:
         return NOTHING
     percent = 100 * part / whole
-    return f"{percent:.0f} %" if percent in (0, 100) or 1 <= percent <= 99 else f"{percent:.2g} %"
+    if 0 < percent < 1 or 99 < percent < 100:
+        return "< 1 %" if percent < 1 else "> 99 %"
+    return f"{percent:.0f} %"
 
 
 def age(value: timedelta | float | None) -> str:
