@@ -65,7 +65,7 @@ class _Subject:
             *files,
             newest_evaluation(self.store, self.keys),
             *(row["removed_at"].isoformat() for row in removed),
-            self.manifest.published_at.isoformat() if self.manifest else "",
+            self.manifest.collection if self.manifest else "",
         )[:8]
 
 
