@@ -39,7 +39,7 @@ FIRST: dict[str, Any] = {"evaluation": EVALUATION, "chunking": {"max_tokens": 10
 SHORTER: dict[str, Any] = {**FIRST, "embedding": {"max_tokens": 128}}
 GRAPH: dict[str, Any] = {**SHORTER, "index": {"index_type": "HNSW"}}
 FINER: dict[str, Any] = {**GRAPH, "chunking": {"max_tokens": 60}}
-SECRET = "key-that-must-not-be-kept"  # noqa: S105
+SECRET = "key-that-must-not-be-kept"
 
 
 def one_line(text: str) -> str:
