@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import dagster as dg
 
 from rag_assets.materialize import OWNERS, RETRY, failures_by_class, markdown_table
+from rag_assets.reporting import report_metadata, report_path, write_reports
 from rag_core import ids
 from rag_core.faults import crash_point
 from rag_core.generation import changed_settings
@@ -71,11 +72,13 @@ def judged_index(
             context.log.info(f"{known.target.collection} is judged: {why}")
             verdict = judge(platform.store, known, client, run_id=context.run_id, on_progress=progress_of(context))
             crash_point("index_verdict.before_commit")
+            verdict = replace(verdict, report=report_path(verdict))
             append_verdict(platform.store, verdict)
+            write_reports(platform.store, platform.config, verdict)
             crash_point("index_verdict.after_commit")
         last = newest_verdict(platform.store, known.target.collection)
         yield _evaluation_result(platform.store, last)
-        yield _verdict_result(context, known, last, judged_now=bool(why))
+        yield _verdict_result(context, platform, known, last, judged_now=bool(why))
 
 
 def _evaluation_result(store: Store, verdict: Verdict | None) -> dg.MaterializeResult[None]:
@@ -94,7 +97,12 @@ def _evaluation_result(store: Store, verdict: Verdict | None) -> dg.MaterializeR
 
 
 def _verdict_result(
-    context: dg.AssetExecutionContext, known: Generations, verdict: Verdict | None, *, judged_now: bool
+    context: dg.AssetExecutionContext,
+    platform: PlatformResource,
+    known: Generations,
+    verdict: Verdict | None,
+    *,
+    judged_now: bool,
 ) -> dg.MaterializeResult[None]:
     if verdict is None:
         metadata: dict[str, Any] = {"passed": False, "reasons": "not judged yet: the collection is incomplete"}
@@ -109,6 +117,7 @@ def _verdict_result(
         "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in verdict.reasons) or "none"),
         "collection": verdict.collection,
         "against": verdict.against or "nothing: it is the first, or the served one itself",
+        **report_metadata(platform.store, platform.config, verdict.report),
         "judged_now": judged_now,
         "judged_at": dg.MetadataValue.timestamp(verdict.judged_at),
         "search_params": dg.MetadataValue.json(dict(verdict.search_params)),

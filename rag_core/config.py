@@ -325,6 +325,11 @@ class QualityConfig(Section):
         default=None,
         description="Folder of YAML files with own tests, or other settings of built-in ones; relative to the file.",
     )
+    reports_url: HttpAddress = Field(
+        default="http://127.0.0.1:3080",
+        description="Address that shows the store's `reports/`; links in the Dagster UI begin with it. The default is "
+        "where `rag dev` serves them.",
+    )
     max_failing_rows: int = Field(
         default=1_000, ge=1, description="Failing rows that are stored of one test and partition."
     )

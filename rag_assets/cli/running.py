@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -65,7 +67,7 @@ def _readable(summary: "RunSummary") -> str:
 def dev(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI on 127.0.0.1.")] = 3000,
 ) -> None:
-    """Start the Dagster UI and everything local that it needs; Ctrl-C stops all of it."""
+    """Start the Dagster UI and everything local that it needs, the reports included; Ctrl-C stops all of it."""
     from rag_assets.instance import dagster_home
     from rag_core.index.lite_server import lease
 
@@ -79,6 +81,7 @@ def dev(
     with lease(store, index) if index.uri is None else nullcontext(index.uri) as uri:
         ERRORS.print(f"configuration {loaded.path}\nstore         {store.root}\nMilvus        {uri}", highlight=False)
         ERRORS.print(f"Dagster UI    http://127.0.0.1:{port}", highlight=False)
+        _serve_reports(store, loaded.config.quality.reports_url)
         # `dg dev`, which supersedes `dagster dev`, wants a project of its own layout and a further package.
         quiet = ["-W", "ignore:Function `dev_command` is superseded"]
         command = [
@@ -95,6 +98,22 @@ def dev(
             str(port),
         ]
         sys.exit(_until_stopped(command, environment))
+
+
+def _serve_reports(store: Store, address: str) -> None:
+    """Serve the report pages in a thread, if their address is one of this machine that is free."""
+    from rag_core.reports.serving import report_server
+
+    parts = urlsplit(address)
+    if parts.hostname not in ("127.0.0.1", "localhost"):
+        return  # somebody else serves them
+    try:
+        server = report_server(store, port=parts.port or 80)
+    except OSError as error:
+        ERRORS.print(f"reports       not served: {address} cannot be used ({error.strerror})", highlight=False)
+        return
+    threading.Thread(target=server.serve_forever, name="reports", daemon=True).start()
+    ERRORS.print(f"reports       {address}", highlight=False)
 
 
 def _until_stopped(command: list[str], environment: dict[str, str]) -> int:

@@ -8,10 +8,6 @@ from urllib.parse import unquote, urlsplit
 from rag_core.reports.pages import FOLDER, read_bytes
 from rag_core.tables.store import Store
 
-URL_VARIABLE = "RAG_REPORTS_URL"
-"""Environment variable with the address under which `reports/` is served; `page_url` makes links of it."""
-
-
 def page_url(path: str, base_url: str) -> str:
     """Return the address of a page (`ReportPage.path`) on a server of reports."""
     return f"{base_url.rstrip('/')}/{path.removeprefix(f'{FOLDER}/')}"
