@@ -1,7 +1,7 @@
 """The unpartitioned assets: how well the index retrieves, the verdict on it, and what is served."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -169,7 +169,8 @@ def published_index(
         if publication.manifest is None:
             raise _not_published(known, publication)
         removed = collect(platform.store, known, client, run_id=context.run_id)
-        return _published(publication, removed)
+        links = report_metadata(platform.store, platform.config, verdict.report if verdict else "")
+        return _published(publication, removed, links)
 
 
 def _refresh_served(context: dg.AssetExecutionContext, store: Store, known: Generations, client: IndexClient) -> None:
@@ -222,7 +223,7 @@ def _waiting(publication: Publication) -> str:
     return ", ".join(f"{key} ({count:,} waiting)" for key, count in publication.incomplete.items())
 
 
-def _published(publication: Publication, removed: list[str]) -> dg.MaterializeResult[None]:
+def _published(publication: Publication, removed: list[str], links: Mapping[str, Any]) -> dg.MaterializeResult[None]:
     assert publication.manifest is not None
     manifest = asdict(publication.manifest)
     version = ids.digest(*(f"{name}={value}" for name, value in manifest.items() if name != "published_at"))
@@ -230,6 +231,7 @@ def _published(publication: Publication, removed: list[str]) -> dg.MaterializeRe
     metadata: dict[str, Any] = {
         **{name: str(value) for name, value in manifest.items() if name not in counted},
         **{name: manifest[name] for name in counted if manifest[name] is not None},
+        **links,
         "manifest_changed": publication.changed,
         "table_version": publication.version,
         "removed_collections": ", ".join(removed) or "none",

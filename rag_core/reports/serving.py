@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 from rag_core.reports.pages import FOLDER, read_bytes
 from rag_core.tables.store import Store
 
+
 def page_url(path: str, base_url: str) -> str:
     """Return the address of a page (`ReportPage.path`) on a server of reports."""
     return f"{base_url.rstrip('/')}/{path.removeprefix(f'{FOLDER}/')}"
