@@ -19,6 +19,9 @@ RETRY = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, j
 
 OWNERS = ["team:rag-platform"]
 
+HELD_BACK = "held_back"
+"""Metadata of a partition that a stage did not touch: the blocking checks that its input fails."""
+
 _PREVIEW_ROWS = 5
 _PREVIEW_CHARS = 120
 
@@ -93,7 +96,7 @@ def materialize(
         counts = target.output.counts.get(key, Counts())
         own: dict[str, Any] = {"dagster/row_count": rows.get(key, 0)}
         if reasons := (held or {}).get(key):
-            own["held_back"] = dg.MetadataValue.md("\n".join(f"- {reason}" for reason in reasons))
+            own[HELD_BACK] = dg.MetadataValue.md("\n".join(f"- {reason}" for reason in reasons))
         own |= _counts_metadata(counts)
         for lane in served:
             counts_served = lane.output.counts.get(key, Counts())

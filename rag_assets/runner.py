@@ -12,6 +12,7 @@ import dagster as dg
 
 from rag_assets.instance import PROCESS_TAG, dagster_home, fail_dead_runs, process_tag
 from rag_assets.jobs import BUILD_JOB, PUBLISH_JOB, STAGES
+from rag_assets.materialize import HELD_BACK
 from rag_assets.publication import PUBLISH_AGAIN_TAG
 from rag_assets.stages import NOT_BUILT, REBUILD_TAG
 from rag_core.config_loader import LoadedConfig
@@ -170,6 +171,8 @@ def _execute(
             message = data.user_failure_data.description if data.user_failure_data else None
             text = message or (cause.message.strip() if cause is not None else "unknown error")
             summary.failures.append(Failure(event.step_key or "", partitions, text))
+        if event.is_step_materialization:
+            summary.failures += _held_back(event.step_key or "", event.step_materialization_data.materialization)
         if event.is_step_materialization and (event.step_key or "") not in seen:
             # Run figures are the same on the event of every partition: count each step once.
             seen.add(event.step_key or "")
@@ -177,6 +180,14 @@ def _execute(
             _add(summary, metadata)
             if NOT_BUILT in metadata:
                 summary.failures.append(Failure(event.step_key or "", partitions, str(metadata[NOT_BUILT].value)))
+
+
+def _held_back(step: str, materialization: dg.AssetMaterialization) -> list[Failure]:
+    if HELD_BACK not in materialization.metadata:
+        return []
+    reasons = materialization.metadata[HELD_BACK].value
+    message = f"held back, its rows stay as they are, because of what it is made from:\n{reasons}"
+    return [Failure(step, materialization.partition or "all partitions", message)]
 
 
 def _add(summary: RunSummary, metadata: Any) -> None:
