@@ -12,6 +12,7 @@ from dagster import AssetCheckEvaluation, AssetCheckKey
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from dbt_like_checks.evaluations import target_of
+from rag_assets.jobs import TEST_JOB
 from rag_assets.materialize import RETRY, failures_by_class, markdown_table
 from rag_core.config import RagConfig
 from rag_core.quality.declared import DeclaredTable, DeclaredTest
@@ -23,8 +24,6 @@ from resources.platform import PlatformResource
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-
-TEST_JOB = "test_tables"
 
 
 def build_checks(config: RagConfig, partitions: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetChecksDefinition]:

@@ -16,6 +16,7 @@ STAGES = ("documents", "chunks", "embeddings", "index_partitions")
 
 BUILD_JOB = "build_index"
 PUBLISH_JOB = "publish_index"
+TEST_JOB = "test_tables"
 
 SOURCE_TAG = "rag/source"
 

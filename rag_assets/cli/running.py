@@ -60,7 +60,17 @@ def _readable(summary: "RunSummary") -> str:
         f"chunks      {summary.chunks:,} cut\n"
         f"embeddings  {summary.embedded:,} texts embedded, {summary.reused:,} reused\n"
         f"index       {summary.upserted:,} rows written, {summary.deleted:,} deleted{repaired}\n"
+        f"{_checks_line(summary)}"
         f"            {summary.commits} tables committed, {summary.seconds:.1f} s\n"
+    )
+
+
+def _checks_line(summary: "RunSummary") -> str:
+    if not summary.checks_passed + summary.checks_warned + summary.checks_failed:
+        return ""
+    return (
+        f"checks      {summary.checks_passed:,} passed, {summary.checks_warned:,} warned, "
+        f"{summary.checks_failed:,} failed (rag test)\n"
     )
 
 

@@ -24,7 +24,7 @@ NOTHING = dict.fromkeys(
 
 
 def without_seconds(figures: dict) -> dict:
-    return {name: value for name, value in figures.items() if name != "seconds"}
+    return {name: value for name, value in figures.items() if name in NOTHING}
 
 
 @pytest.fixture(scope="module")

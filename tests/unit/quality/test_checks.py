@@ -5,7 +5,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dbt_like_checks.checks import TEST_JOB, build_checks, build_test_job
+from dbt_like_checks.checks import build_checks, build_test_job
+from rag_assets.jobs import TEST_JOB
 from rag_core.partitions import all_partition_keys
 from rag_core.tables.store import Store
 from resources.platform import PlatformResource
@@ -29,7 +30,7 @@ def defs(tmp_path: Path) -> dg.Definitions:
     return dg.Definitions(
         assets=[*assets, *others],
         asset_checks=build_checks(config, partitions),
-        jobs=[build_test_job()],
+        jobs=[build_test_job(config)],
         resources={"platform": PlatformResource(config_path=str(tmp_path / "rag.yaml"))},
     )
 
