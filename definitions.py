@@ -48,7 +48,7 @@ def build_defs(*, config_path: Path | None = None, overrides: Mapping[str, objec
     }
     return dg.Definitions(
         assets=[*build_stage_assets(config, partitions), judged_index, published_index],
-        asset_checks=[*build_checks(config, partitions), *build_index_checks(partitions)],
+        asset_checks=[*build_checks(config), *build_index_checks()],
         jobs=[*build_jobs(config), build_test_job(config), build_verify_job()],
         resources=resources,
     )

@@ -1,17 +1,15 @@
-"""Asset checks of the declared tests: one op per table, one check per test, one evaluation per partition.
+"""Asset checks of the declared tests: one op per table, one check per test, its evaluation about all partitions.
 
 The checks show; they do not block. What holds a partition back is the gate that the stage behind asks
 (`rag_core.quality.gate`): a blocking check of Dagster would stop every partition of its run.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster import AssetCheckEvaluation, AssetCheckKey
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from dagster import AssetCheckKey
 
-from dbt_like_checks.evaluations import target_of
 from rag_assets.jobs import TEST_JOB
 from rag_assets.materialize import RETRY, failures_by_class, markdown_table
 from rag_core.config import RagConfig
@@ -19,46 +17,43 @@ from rag_core.quality.declared import DeclaredTable, DeclaredTest
 from rag_core.quality.loading import load_declarations
 from rag_core.quality.results import ALL_PARTITIONS, Result
 from rag_core.quality.running import run_tests
-from rag_core.tables.delta import PARTITIONED
 from resources.platform import PlatformResource
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+_SHOWN_ROWS = 20
+_SHOWN_PARTITIONS = 50
+_ORDER = ("pass", "warn", "error")
 
-def build_checks(config: RagConfig, partitions: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetChecksDefinition]:
+
+def build_checks(config: RagConfig) -> Sequence[dg.AssetChecksDefinition]:
     """Make the checks of every table that has declared tests.
 
     Raises:
         ConfigError: A declaration is wrong.
     """
-    tables = load_declarations(config).values()
-    return [_checks_of(table, partitions if table.name in PARTITIONED else None) for table in tables if table.tests]
+    return [_checks_of(table) for table in load_declarations(config).values() if table.tests]
 
 
 def build_test_job(config: RagConfig) -> "UnresolvedAssetJobDefinition":
-    """Make the job that runs the checks of the partitioned tables alone, for the partitions that changed.
-
-    The jobs of the stages leave them out: an evaluation is an event of Dagster's log, and those of all tests and
-    partitions take longer than finding that nothing changed.
-    """
-    tables = [table for table in load_declarations(config).values() if table.name in PARTITIONED]
+    """Make the job that runs the declared tests alone, of all tables and partitions."""
+    tables = load_declarations(config).values()
     checks = [AssetCheckKey(dg.AssetKey(table.name), test.name) for table in tables for test in table.tests]
     return dg.define_asset_job(
         TEST_JOB,
         selection=dg.AssetSelection.checks(*checks),
-        description="The declared tests of all tables, for the chosen partitions. What was tested is not tested again.",
+        description="The declared tests of all tables. What was tested and did not change is not tested again.",
     )
 
 
-def _checks_of(table: DeclaredTable, partitions: dg.PartitionsDefinition[str] | None) -> dg.AssetChecksDefinition:
+def _checks_of(table: DeclaredTable) -> dg.AssetChecksDefinition:
     specs = [
         dg.AssetCheckSpec(
             name=test.name,
             asset=table.name,
             description=_description(test),
             metadata={"kind": test.kind, "columns": ", ".join(test.columns) or "all", "declared_in": _file(test)},
-            partitions_def=partitions,
         )
         for test in table.tests
     ]
@@ -70,81 +65,84 @@ def _checks_of(table: DeclaredTable, partitions: dg.PartitionsDefinition[str] | 
         retry_policy=RETRY,
         description=f"The declared tests of {table.name}. {table.description}",
     )
-    def checks(context: dg.AssetCheckExecutionContext, platform: PlatformResource) -> Iterator[AssetCheckEvaluation]:
-        op = context.op_execution_context
-        keys = list(op.partition_keys) if partitions is not None and op.has_partitions else None
-        names = {key.name for key in op.selected_asset_check_keys}
+    def checks(context: dg.AssetCheckExecutionContext, platform: PlatformResource) -> Iterator[dg.AssetCheckResult]:
+        names = {key.name for key in context.op_execution_context.selected_asset_check_keys}
         with failures_by_class():
-            results = run_tests(
-                platform.slice(table.name, keys),
-                platform.config,
-                run_id=context.run.run_id,
-                tests=names,
-            )
-        yield from _evaluations(context, table.name, results)
+            # Of every partition, not of those of the run alone: what another run found must not be hidden by this one.
+            results = run_tests(platform.slice(table.name), platform.config, run_id=context.run.run_id, tests=names)
+        for test in table.tests:
+            if test.name in names:
+                yield _evaluated(table.name, test, [result for result in results if result.test == test.name])
 
     return checks
 
 
-def _evaluations(
-    context: dg.AssetCheckExecutionContext, table: str, results: Sequence[Result]
-) -> Iterator[AssetCheckEvaluation]:
-    """Make one evaluation of each check for each partition; results of several lanes become one."""
-    by_partition: dict[str, dict[str, list[Result]]] = {}
-    for result in results:
-        by_partition.setdefault(result.partition_key, {}).setdefault(result.test, []).append(result)
-    for key, by_test in by_partition.items():
-        partition = None if key == ALL_PARTITIONS else key
-        target = target_of(context, table, partition)
-        for test, lanes in by_test.items():
-            yield _evaluation(AssetCheckKey(dg.AssetKey(table), test), lanes, partition, target)
-
-
-def _evaluation(
-    check: AssetCheckKey,
-    lanes: Sequence[Result],
-    partition: str | None,
-    target: AssetCheckEvaluationTargetMaterializationData | None,
-) -> AssetCheckEvaluation:
-    worst = max(lanes, key=lambda result: ("pass", "warn", "error").index(result.outcome))
-    return AssetCheckEvaluation(
-        asset_key=check.asset_key,
-        check_name=check.name,
-        passed=worst.outcome == "pass",
-        severity=dg.AssetCheckSeverity.WARN if worst.severity == "warn" else dg.AssetCheckSeverity.ERROR,
-        description=worst.description if worst.outcome == "pass" else worst.reason,
-        metadata=_metadata(worst, lanes),
-        target_materialization_data=target,
-        blocking=False,
-        partition=partition,
+def _evaluated(table: str, test: DeclaredTest, results: Sequence[Result]) -> dg.AssetCheckResult:
+    """Sum the results of all partitions and lanes up in one evaluation; the worst of them decides."""
+    failed = [result for result in results if result.outcome != "pass"]
+    worst = max(results, key=lambda result: (_ORDER.index(result.outcome), result.failing_rows), default=None)
+    severity = test.settings.severity if worst is None else worst.severity
+    return dg.AssetCheckResult(
+        asset_key=table,
+        check_name=test.name,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.WARN if severity == "warn" else dg.AssetCheckSeverity.ERROR,
+        description=_said(failed, results),
+        metadata=_metadata(worst, failed, results) if worst is not None else {},
     )
 
 
-def _metadata(worst: Result, lanes: Sequence[Result]) -> dict[str, dg.MetadataValue]:
-    metadata: dict[str, dg.MetadataValue] = {
-        "partition": dg.MetadataValue.text(worst.partition_key),
-        "expected": dg.MetadataValue.text(worst.threshold),
-        "rows": dg.MetadataValue.int(worst.rows),
-        "failing_rows": dg.MetadataValue.int(worst.failing_rows),
-        "holds_back": dg.MetadataValue.bool(worst.holds_back),
-        "tested_at": dg.MetadataValue.timestamp(worst.evaluated_at),
-        "tested_by_run": dg.MetadataValue.text(worst.run_id),
-        "table_version": dg.MetadataValue.int(worst.table_version),
+def _said(failed: Sequence[Result], results: Sequence[Result]) -> str:
+    if not results:
+        return "nothing to test yet"
+    if not failed:
+        return f"passed in all {len(results):,} partitions" if len(results) > 1 else "passed"
+    where = "" if failed[0].partition_key == ALL_PARTITIONS else f"{failed[0].partition_key}: "
+    more = f" (and {len(failed) - 1:,} more partitions)" if len(failed) > 1 else ""
+    return f"{where}{failed[0].reason}{more}"
+
+
+def _metadata(worst: Result, failed: Sequence[Result], results: Sequence[Result]) -> dict[str, Any]:
+    metadata: dict[str, Any] = {} if worst.value is None else {"value": worst.value}
+    metadata |= {
+        "expected": worst.threshold,
+        "partitions": len({result.partition_key for result in results}),
+        "failing_partitions": len({result.partition_key for result in failed}),
+        "rows": sum(result.rows for result in results),
+        "failing_rows": sum(result.failing_rows for result in results),
     }
-    if worst.value is not None:
-        metadata = {"value": dg.MetadataValue.float(worst.value), **metadata}
-    if worst.failing:
-        rows = [{"key": key, "value": value} for key, value in worst.failing]
-        metadata["failing"] = dg.MetadataValue.md(markdown_table(("key", "value"), rows))
-    if len(lanes) > 1:
-        shown = [{"lane": one.lane, "outcome": one.outcome, "value": one.value} for one in lanes]
-        metadata["lanes"] = dg.MetadataValue.md(markdown_table(("lane", "outcome", "value"), shown))
+    if held := sorted({result.partition_key for result in failed if result.holds_back}):
+        metadata["held_back"] = ", ".join(held)
+    if failed:
+        columns = ("partition", "lane", "outcome", "value", "expected", "failing_rows", "tested_at")
+        metadata["by_partition"] = dg.MetadataValue.md(
+            markdown_table(columns, [*map(_row, failed[:_SHOWN_PARTITIONS])])
+        )
+    rows = [
+        {"partition": result.partition_key, "key": key, "value": value}
+        for result in failed
+        for key, value in result.failing
+    ]
+    if rows:
+        metadata["failing"] = dg.MetadataValue.md(markdown_table(("partition", "key", "value"), rows[:_SHOWN_ROWS]))
     return metadata
+
+
+def _row(result: Result) -> dict[str, Any]:
+    return {
+        "partition": result.partition_key,
+        "lane": result.lane,
+        "outcome": result.outcome,
+        "value": "" if result.value is None else f"{result.value:g}",
+        "expected": result.threshold,
+        "failing_rows": result.failing_rows,
+        "tested_at": f"{result.evaluated_at:%Y-%m-%d %H:%M:%S}",
+    }
 
 
 def _description(test: DeclaredTest) -> str:
     settings = test.settings
-    effect = "holds the partition back" if test.blocking else f"is a {settings.severity}"
+    effect = "holds the partition back" if test.blocking else "warns" if settings.severity == "warn" else "is an error"
     about = settings.description or f"{test.kind} of {', '.join(test.columns) or 'the table'}."
     return f"{about} A failure {effect}."
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster import AssetCheckEvaluation, AssetCheckKey
+from dagster import AssetCheckKey
 
-from dbt_like_checks.evaluations import target_of
 from rag_assets.materialize import RETRY, failures_by_class, markdown_table
-from rag_core.index.anti_entropy import PartitionState, alias_finding, verify
+from rag_core.index.anti_entropy import PartitionState, alias_finding, partitions_of, verify
+from rag_core.partitions import all_partition_keys
 from rag_core.stages.consistency import ledger_tables
 from rag_core.stages.publication import generations, latest_manifest
 from rag_core.stages.verdict import newest_verdict
@@ -26,13 +26,13 @@ VERIFY_JOB = "verify_index"
 ANTI_ENTROPY = "anti_entropy"
 
 
-def build_index_checks(partitions: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetChecksDefinition]:
-    """Make the checks of `index_partitions`, `index_verdict` and `published_index`."""
-    return [_anti_entropy(partitions), check_verdict, alias_is_right]
+def build_index_checks() -> Sequence[dg.AssetChecksDefinition]:
+    """Return the checks of `index_partitions`, `index_verdict` and `published_index`."""
+    return [compare_with_ledger, check_verdict, alias_is_right]
 
 
 def build_verify_job() -> "UnresolvedAssetJobDefinition":
-    """Make the job that compares Milvus with its ledger, for the chosen partitions."""
+    """Make the job that compares Milvus with its ledger."""
     return dg.define_asset_job(
         VERIFY_JOB,
         selection=dg.AssetSelection.checks(AssetCheckKey(dg.AssetKey("index_partitions"), ANTI_ENTROPY)),
@@ -40,59 +40,49 @@ def build_verify_job() -> "UnresolvedAssetJobDefinition":
     )
 
 
-def _anti_entropy(partitions: dg.PartitionsDefinition[str]) -> dg.AssetChecksDefinition:
-    spec = dg.AssetCheckSpec(
-        name=ANTI_ENTROPY,
-        asset="index_partitions",
-        description="Milvus holds what the ledger says: listed by id, and sampled rows are found by their own vectors.",
-        partitions_def=partitions,
+@dg.asset_check(
+    asset="index_partitions",
+    name=ANTI_ENTROPY,
+    description="Milvus holds what the ledger says: listed by id, and sampled rows are found by their own vectors.",
+    retry_policy=RETRY,
+    pool="milvus_writes",
+)
+def compare_with_ledger(
+    context: dg.AssetCheckExecutionContext, platform: PlatformResource, milvus: MilvusResource
+) -> dg.AssetCheckResult:
+    """Compare every partition of the served collection with its ledger, by two read paths."""
+    with failures_by_class(), milvus.client() as client:
+        tables = ledger_tables(platform.store, platform.config)
+        partitions = partitions_of(client, tables, all_partition_keys(platform.config))
+        states = list(verify(client, tables, partitions))
+    unclean = [state for state in states if not state.is_clean]
+    columns = ("partition", "ledger_rows", "index_rows", "found", "examples")
+    table = {"unclean": dg.MetadataValue.md(markdown_table(columns, [*map(_row, unclean)]))} if unclean else {}
+    return dg.AssetCheckResult(
+        passed=not unclean,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{len(unclean)} of {len(states)} partitions differ: rag verify --repair" if unclean else "",
+        metadata={
+            "collection": tables.collection,
+            "partitions": len(states),
+            "failing_partitions": len(unclean),
+            "ledger_rows": sum(state.ledger_rows for state in states),
+            "index_rows": sum(state.index_rows for state in states),
+            "searched_by_own_vector": sum(state.sampled for state in states),
+            **table,
+        },
     )
 
-    @dg.multi_asset_check(
-        name="compare_with_ledger", specs=[spec], can_subset=True, retry_policy=RETRY, pool="milvus_writes"
-    )
-    def compare_with_ledger(
-        context: dg.AssetCheckExecutionContext, platform: PlatformResource, milvus: MilvusResource
-    ) -> Iterator[AssetCheckEvaluation]:
-        op = context.op_execution_context
-        keys = list(op.partition_keys) if op.has_partitions else partitions.get_partition_keys()
-        with failures_by_class(), milvus.client() as client:
-            tables = ledger_tables(platform.store, platform.config)
-            for state in verify(client, tables, dict.fromkeys(keys, True)):
-                yield AssetCheckEvaluation(
-                    asset_key=dg.AssetKey("index_partitions"),
-                    check_name=ANTI_ENTROPY,
-                    passed=state.is_clean,
-                    severity=dg.AssetCheckSeverity.ERROR,
-                    description=_said(state),
-                    metadata=_metadata(state),
-                    target_materialization_data=target_of(context, "index_partitions", state.partition_key),
-                    blocking=False,
-                    partition=state.partition_key,
-                )
 
-    return compare_with_ledger
-
-
-def _said(state: PartitionState) -> str:
-    if state.is_clean:
-        return f"{state.index_rows:,} rows as the ledger says, {state.sampled} of them found by their own vectors"
+def _row(state: PartitionState) -> dict[str, Any]:
     found = ", ".join(f"{count:,} {kind}" for kind, count in state.counts.items() if count)
-    return f"Milvus holds {state.index_rows:,} rows, the ledger {state.ledger_rows:,}: {found}; rag verify --repair"
-
-
-def _metadata(state: PartitionState) -> dict[str, dg.MetadataValue]:
-    counts = {kind: dg.MetadataValue.int(count) for kind, count in state.counts.items()}
-    rows = [{"found": kind, "chunk_ids": ", ".join(ids)} for kind, ids in state.examples.items()]
-    examples = {"examples": dg.MetadataValue.md(markdown_table(("found", "chunk_ids"), rows))} if rows else {}
+    examples = ", ".join(chunk_id for ids in state.examples.values() for chunk_id in ids)
     return {
-        "partition": dg.MetadataValue.text(state.partition_key),
-        "collection": dg.MetadataValue.text(state.collection),
-        "ledger_rows": dg.MetadataValue.int(state.ledger_rows),
-        "index_rows": dg.MetadataValue.int(state.index_rows),
-        "sampled": dg.MetadataValue.int(state.sampled),
-        **counts,
-        **examples,
+        "partition": state.partition_key,
+        "ledger_rows": state.ledger_rows,
+        "index_rows": state.index_rows,
+        "found": found if state.is_known else f"{found} (nobody knows the partition)",
+        "examples": examples,
     }
 
 

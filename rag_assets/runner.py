@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from rag_assets.instance import PROCESS_TAG, dagster_home, fail_dead_runs, process_tag
-from rag_assets.jobs import BUILD_JOB, PUBLISH_JOB, STAGES, TEST_JOB
+from rag_assets.jobs import BUILD_JOB, PUBLISH_JOB, STAGES
 from rag_assets.materialize import HELD_BACK
 from rag_assets.publication import PUBLISH_AGAIN_TAG
 from rag_assets.stages import NOT_BUILT, REBUILD_TAG
@@ -36,7 +36,7 @@ class Failure:
 
 @dataclass
 class RunSummary:
-    """What all runs together did; `commits` counts Delta commits of asset tables."""
+    """What all runs together did; `commits` counts Delta commits of asset tables, `checks` has the outcome of each."""
 
     parsed: int = 0
     rejected: int = 0
@@ -46,17 +46,20 @@ class RunSummary:
     upserted: int = 0
     deleted: int = 0
     repaired: int = 0
-    checks_passed: int = 0
-    checks_warned: int = 0
-    checks_failed: int = 0
     commits: int = 0
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
+    checks: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def checks_with(self, outcome: str) -> int:
+        """Count the asset checks that passed, warned or failed."""
+        return sum(one == outcome for one, _ in self.checks.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures, in the order of the pipeline."""
-        figures = {name: value for name, value in vars(self).items() if name not in {"seconds", "failures"}}
-        return {**figures, "seconds": round(self.seconds, 2)}
+        names = ("parsed", "rejected", "chunks", "embedded", "reused", "upserted", "deleted", "repaired", "commits")
+        checks = {f"checks_{outcome}": self.checks_with(outcome) for outcome in ("passed", "warned", "failed")}
+        return {**{name: getattr(self, name) for name in names}, **checks, "seconds": round(self.seconds, 2)}
 
 
 def pack(keys: Sequence[str], all_keys: Sequence[str], limit: int) -> list[tuple[str, ...]]:
@@ -101,21 +104,17 @@ def run_pipeline(
     summary, started = RunSummary(), time.perf_counter()
     with _code_location(loaded) as (defs, instance):
         job = defs.resolve_job_def(f"build_{stage}" if stage else BUILD_JOB)
-        changed: set[str] = set()
         # A run never spans two sources: one that cannot be listed must not keep the others from being indexed.
         for of_source in keys_by_source(config, chosen).values():
             for run in pack(of_source, keys, config.run.max_partitions_per_run):
                 tags = {_RANGE_START: run[0], _RANGE_END: run[-1]}
                 if rebuild:
                     tags[REBUILD_TAG] = "allow"
-                changed |= _execute(job, instance, tags, f"{run[0]}..{run[-1]}", summary)
-        # Tests that no gate asked for are run where something changed; their results show in the Dagster UI.
-        for run in pack(sorted(changed), keys, config.run.max_partitions_per_run):
-            tags = {_RANGE_START: run[0], _RANGE_END: run[-1]}
-            _execute(defs.resolve_job_def(TEST_JOB), instance, tags, f"{run[0]}..{run[-1]}", summary)
+                _execute(job, instance, tags, f"{run[0]}..{run[-1]}", summary)
         if stage is None:
             # Publication judges by itself whether the collection is complete, whatever failed before.
             _execute(defs.resolve_job_def(PUBLISH_JOB), instance, {}, "all partitions", summary)
+    summary.failures += _failed_checks(summary)
     summary.seconds = time.perf_counter() - started
     return summary
 
@@ -131,6 +130,7 @@ def run_publication(loaded: LoadedConfig, *, again: bool = False) -> RunSummary:
     with _code_location(loaded) as (defs, instance):
         tags = {PUBLISH_AGAIN_TAG: "allow"} if again else {}
         _execute(defs.resolve_job_def(PUBLISH_JOB), instance, tags, "all partitions", summary)
+    summary.failures += _failed_checks(summary)
     return summary
 
 
@@ -161,8 +161,8 @@ def _chosen(keys: Sequence[str], sources: Iterable[str] | None, known: Sequence[
 
 def _execute(
     job: dg.JobDefinition, instance: dg.DagsterInstance, tags: dict[str, str], partitions: str, summary: RunSummary
-) -> set[str]:
-    """Run a job in this process, add what it did to the summary, and return the partitions that it changed."""
+) -> None:
+    """Run a job in this process, and add what it did to the summary."""
     level = "INFO" if os.environ.get("RAG_VERBOSE") else "CRITICAL"
     logging.getLogger("dagster").setLevel(level)
     result = job.execute_in_process(
@@ -172,7 +172,6 @@ def _execute(
         run_config={"loggers": {"console": {"config": {"log_level": level}}}},
     )
     seen: set[str] = set()
-    changed: set[str] = set()
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             _count_check(summary, event.asset_check_evaluation_data)
@@ -186,8 +185,6 @@ def _execute(
         if event.is_step_materialization:
             materialization = event.step_materialization_data.materialization
             summary.failures += _held_back(event.step_key or "", materialization)
-            if materialization.partition is not None and _is_changed(materialization):
-                changed.add(materialization.partition)
         if event.is_step_materialization and (event.step_key or "") not in seen:
             # Run figures are the same on the event of every partition: count each step once.
             seen.add(event.step_key or "")
@@ -195,26 +192,23 @@ def _execute(
             _add(summary, metadata)
             if NOT_BUILT in metadata:
                 summary.failures.append(Failure(event.step_key or "", partitions, str(metadata[NOT_BUILT].value)))
-    return changed
-
-
-def _is_changed(materialization: dg.AssetMaterialization) -> bool:
-    figures = {name.removeprefix("served_"): value.value for name, value in materialization.metadata.items()}
-    return any(figures.get(name) for name in ("new", "changed", "deleted"))
 
 
 def _count_check(summary: RunSummary, evaluation: dg.AssetCheckEvaluation) -> None:
+    """Keep the newest outcome of each check: every run of the job evaluates it about all partitions."""
     name = f"{evaluation.asset_key.to_user_string()}.{evaluation.check_name}"
-    if evaluation.passed:
-        summary.checks_passed += 1
-    elif evaluation.severity == dg.AssetCheckSeverity.WARN:
-        summary.checks_warned += 1
-    else:
-        summary.checks_failed += 1
-        failure = Failure(
-            f"check {name}", evaluation.partition or "the whole table", evaluation.description or "failed"
-        )
-        summary.failures.append(failure)
+    outcome = "passed" if evaluation.passed else "warned"
+    if not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR:
+        outcome = "failed"
+    summary.checks[name] = (outcome, evaluation.description or "")
+
+
+def _failed_checks(summary: RunSummary) -> list[Failure]:
+    return [
+        Failure(f"check {name}", "all partitions", description)
+        for name, (outcome, description) in sorted(summary.checks.items())
+        if outcome == "failed"
+    ]
 
 
 def _held_back(step: str, materialization: dg.AssetMaterialization) -> list[Failure]:

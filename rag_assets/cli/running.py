@@ -66,12 +66,8 @@ def _readable(summary: "RunSummary") -> str:
 
 
 def _checks_line(summary: "RunSummary") -> str:
-    if not summary.checks_passed + summary.checks_warned + summary.checks_failed:
-        return ""
-    return (
-        f"checks      {summary.checks_passed:,} passed, {summary.checks_warned:,} warned, "
-        f"{summary.checks_failed:,} failed (rag test)\n"
-    )
+    counts = [f"{summary.checks_with(outcome):,} {outcome}" for outcome in ("passed", "warned", "failed")]
+    return f"checks      {', '.join(counts)} (rag test shows them)\n" if summary.checks else ""
 
 
 def dev(

@@ -1,4 +1,4 @@
-"""Dagster checks of the declared tests: an evaluation for each partition, in runs of a range, of one, and of none."""
+"""Dagster checks of the declared tests: one evaluation about all partitions, in runs of a range, of one, and of none."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def defs(tmp_path: Path) -> dg.Definitions:
     write(Store(str(tmp_path)), "documents", rows)
     return dg.Definitions(
         assets=[*assets, *others],
-        asset_checks=build_checks(config, partitions),
+        asset_checks=build_checks(config),
         jobs=[build_test_job(config)],
         resources={"platform": PlatformResource(config_path=str(tmp_path / "rag.yaml"))},
     )
@@ -37,26 +37,29 @@ def defs(tmp_path: Path) -> dg.Definitions:
 
 def evaluations(
     defs: dg.Definitions, instance: dg.DagsterInstance, tags: dict[str, str]
-) -> list[dg.AssetCheckEvaluation]:
+) -> dict[str, dg.AssetCheckEvaluation]:
     job = defs.resolve_job_def(TEST_JOB)
     result = job.execute_in_process(instance=instance, tags=tags)
     assert result.success
-    return [one for one in result.get_asset_check_evaluations() if one.asset_key == dg.AssetKey("documents")]
+    found = result.get_asset_check_evaluations()
+    return {one.check_name: one for one in found if one.asset_key == dg.AssetKey("documents")}
 
 
-def test_each_partition_has_an_evaluation_of_its_own(defs: dg.Definitions) -> None:
+def test_an_evaluation_is_about_all_partitions_whichever_the_run_is_for(defs: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(defs)
     with dg.DagsterInstance.ephemeral() as instance:
         range_tags = {"dagster/asset_partition_range_start": KEYS[0], "dagster/asset_partition_range_end": KEYS[2]}
-        of_range = evaluations(defs, instance, range_tags)
-        assert {one.partition for one in of_range} == set(KEYS)
-        failed = {(one.partition, one.check_name): one for one in of_range if not one.passed}
-        assert set(failed) == {(KEYS[1], "accepted_values__status"), (KEYS[1], "reason_given")}
-        status = failed[KEYS[1], "accepted_values__status"]
-        assert status.severity is dg.AssetCheckSeverity.ERROR
-        assert failed[KEYS[1], "reason_given"].severity is dg.AssetCheckSeverity.WARN
-        assert status.metadata["failing_rows"].value == 1
-        assert status.metadata["holds_back"].value is True
-        assert "| handbook__01-doc1 | fine |" in status.metadata["failing"].value
-        assert {one.partition for one in evaluations(defs, instance, {"dagster/partition": KEYS[2]})} == {KEYS[2]}
-        assert {one.partition for one in evaluations(defs, instance, {})} == set(KEYS)
+        for tags in (range_tags, {"dagster/partition": KEYS[2]}, {}):
+            found = evaluations(defs, instance, tags)
+            failed = {name: one for name, one in found.items() if not one.passed}
+            assert set(failed) == {"accepted_values__status", "reason_given"}
+            status = failed["accepted_values__status"]
+            assert status.severity is dg.AssetCheckSeverity.ERROR
+            assert failed["reason_given"].severity is dg.AssetCheckSeverity.WARN
+            assert status.description and status.description.startswith(f"{KEYS[1]}: ")
+            assert status.metadata["failing_rows"].value == 1
+            assert (status.metadata["partitions"].value, status.metadata["failing_partitions"].value) == (3, 1)
+            assert status.metadata["held_back"].value == KEYS[1]
+            assert "| handbook__01 | handbook__01-doc1 | fine |" in status.metadata["failing"].value
+            assert "| handbook__01 |" in status.metadata["by_partition"].value
+            assert found["not_null__doc_id"].description == "passed in all 3 partitions"
