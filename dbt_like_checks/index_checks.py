@@ -87,20 +87,23 @@ def _row(state: PartitionState) -> dict[str, Any]:
 
 
 @dg.multi_asset_check(
-    specs=[dg.AssetCheckSpec(name=name, asset="index_verdict", description=said) for name, said in CHECKS.items()]
+    specs=[dg.AssetCheckSpec(name=name, asset="index_verdict", description=said) for name, said in CHECKS.items()],
+    can_subset=True,
 )
 def check_verdict(context: dg.AssetCheckExecutionContext, platform: PlatformResource) -> Iterator[dg.AssetCheckResult]:
     """Show the measurements of the newest verdict on the index that rag.yaml asks for."""
+    names = {key.name for key in context.op_execution_context.selected_asset_check_keys}
     with failures_by_class():
         config = platform.config
         verdict = newest_verdict(platform.store, generations(platform.store, config).target.collection)
-        for name in CHECKS if verdict is None else ():
+        for name in names if verdict is None else ():
             yield dg.AssetCheckResult(
                 asset_key="index_verdict", check_name=name, passed=False, severity=dg.AssetCheckSeverity.WARN,
                 description="not judged yet: the collection is incomplete",
             )  # fmt: skip
         for check in verdict_checks(verdict, config.evaluation) if verdict is not None else ():
-            yield _result(check, verdict.collection if verdict else "")
+            if check.name in names:
+                yield _result(check, verdict.collection if verdict else "")
 
 
 def _result(check: VerdictCheck, collection: str) -> dg.AssetCheckResult:

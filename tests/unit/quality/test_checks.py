@@ -1,4 +1,4 @@
-"""Dagster checks of the declared tests: one evaluation about all partitions, in runs of a range, of one, and of none."""
+"""Dagster checks of the declared tests: one evaluation about all partitions, whatever the run is for."""
 
 from pathlib import Path
 
