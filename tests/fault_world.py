@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rag_core.config import RagConfig, StoreConfig
 from rag_core.generation import Generation, configured
@@ -24,7 +25,7 @@ from rag_core.quality.results import Result
 from rag_core.quality.running import file_digests, run_tests
 from rag_core.stages.publication import STAGE_TABLES, generations, latest_manifest
 from rag_core.stages.verdict import Verdict
-from rag_core.tables.delta import TableSlice
+from rag_core.tables.delta import LANES, TableSlice
 from rag_core.tables.store import Store
 from tests.conftest import REPO
 from tests.unit.quality import tables as raw
@@ -101,9 +102,13 @@ class World:
         return TableSlice.newest(self.store, table, self.keys, lane=lanes.get(table))
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """Read the rows of `HERE` by key, in no order that means anything but always the same."""
-        key = "doc_id" if table == "documents" else "chunk_id"
-        return sorted(self.slice(table).of(HERE).read().to_pylist(), key=lambda row: row[key])
+        """Read the rows of `HERE` sorted by key, damaged ones as they are."""
+        one = self.slice(table)
+        where = pc.field("partition_key") == HERE
+        if one.lane is not None:
+            where &= pc.field(LANES[table]) == one.lane
+        rows = one.open().to_pyarrow_dataset().to_table(filter=where).to_pylist()
+        return sorted(rows, key=lambda row: str(row["doc_id" if table == "documents" else "chunk_id"]))
 
     def put(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
         """Replace the rows of `HERE`, as a program would that knows nothing of the rules."""
