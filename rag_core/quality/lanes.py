@@ -1,12 +1,12 @@
 """Which rows of other tables belong to a lane, and the model of its vectors; known for the generations in use."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rag_core.config import RagConfig
 from rag_core.errors import PermanentError
-from rag_core.tables.delta import LANES
+from rag_core.tables.delta import LANES, lanes_of
 from rag_core.tables.store import Store
 
 if TYPE_CHECKING:
@@ -40,6 +40,18 @@ class Lanes:
         if generation is None or parent not in LANES:
             return None
         return str(getattr(generation, _ATTRIBUTES[parent]))
+
+    def tested(self, table: str) -> Sequence[str | None]:
+        """Return the lanes of a table whose rows follow the documents, of those that hold rows.
+
+        Not those that are kept for a rollback only: they take no changes, so they agree with nothing any more.
+        """
+        if table not in LANES:
+            return (None,)
+        held, attribute = lanes_of(self._store, table), _ATTRIBUTES.get(table)
+        in_use = self._in_use() if attribute else ()
+        followed = {getattr(one, attribute) for one in in_use if attribute}
+        return [lane for lane in held if lane in followed] if in_use else held
 
     def _in_use(self) -> "tuple[Generation, ...]":
         if self._generations is None:

@@ -20,7 +20,7 @@ from rag_core.quality.declared import DeclaredTest
 from rag_core.quality.lanes import Lanes
 from rag_core.quality.loading import load_declarations
 from rag_core.quality.results import ALL_PARTITIONS, Baseline, Result, Tested
-from rag_core.tables.delta import LANES, PARTITIONED, TableSlice, lanes_of, partition_values
+from rag_core.tables.delta import LANES, PARTITIONED, TableSlice, partition_values
 from rag_core.tables.store import Store
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def run_tests(
     """Test the partitions of a slice, or return what testing the same content found before.
 
     Args:
-        current: Partitions of a table; without partition keys all that hold rows, without a lane every lane.
+        current: Partitions of a table; without partition keys all that hold rows, without a lane
+            every lane that follows the documents.
         config: Names the user's own tests; its sources may have settings of their own.
         run_id: Kept with the results.
         tests: Names of tests; None means all.
@@ -72,17 +73,11 @@ def run_tests(
     suite = ids.fingerprint({"tests": settings, "measures": _MEASURES})
     lanes = Lanes(current.store, config)
     found: list[Result] = []
-    for lane in _lanes(current):
+    for lane in lanes.tested(current.table) if current.lane is None else (current.lane,):
         tested = Tested(run_id, current.table, lane or "", "", current.version, suite)
         one = _Lane(replace(current, lane=lane), config, lanes, tested, wanted, force=force, accept=accept)
         found += one.run(on_progress)
     return found
-
-
-def _lanes(current: TableSlice) -> Sequence[str | None]:
-    if current.lane is not None or current.table not in LANES:
-        return (current.lane,)
-    return lanes_of(current.store, current.table)
 
 
 @dataclass
