@@ -42,6 +42,7 @@ from tests.integration.embedding_server import projected, serving
 _SOURCE = "documents"
 _QUESTIONS = 60
 _BAD_DIM = 8
+_SPARE = 2  # further hits, for equal scores at the end; with more, more candidates would be fused
 _OTHER_MODEL = {"embedding": {"max_tokens": 128}, "chunking": {"max_tokens": 120}}
 
 
@@ -273,7 +274,7 @@ class _Alone:
             vector=None if mode == "bm25" else self._encoder.embed([question], "query")[0],
             model_fingerprint=self._manifest.model_fingerprint,
             mode=mode,  # type: ignore[arg-type]
-            top_k=2 * TOP_K,
+            top_k=TOP_K + _SPARE,
             search_params=json.loads(self._manifest.search_params),
             statistics=None if mode == "dense" else self._statistics,
         )
