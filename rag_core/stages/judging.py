@@ -111,10 +111,13 @@ class _Judging:
         """Run the blocking checks of every partition of every table, or look up what they gave."""
         target = self._target
         lanes = {"documents": None, "chunks": target.chunk_lane, "embeddings": target.embedding_lane}
+        held: list[str] = []
         for table, lane in {**lanes, "index_partitions": target.collection}.items():
             slice_ = TableSlice.newest(self._store, table, self._keys, lane=lane)
             for key, failed in gate(slice_, target.config, run_id=self._run_id).held.items():
                 self._reasons.append(f"partition {key} of {table} fails a blocking check: {'; '.join(failed)}")
+                held.append(f"{table}/{key}")
+        self._measures["held"] = held
 
     def compare_with_ledger(self) -> None:
         """Compare what Milvus holds with the ledger."""

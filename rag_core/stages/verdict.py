@@ -40,7 +40,8 @@ class Verdict:
         reasons: What it fails, as sentences; empty if it passed.
         search_params: Cheapest that meet the recall floor.
         measures: By kind: `ann` (Sweep), `relevance` (list), `regression` (list), `comparison`, `entropy` (list of
-            unclean partitions), `leaks`, `settings`; each as its own `to_dict` writes it.
+            unclean partitions), `leaks`, each as its own `to_dict` writes it; `settings`, a digest; `held`, the
+            partitions that fail a blocking check.
         table_versions: Delta versions that were judged.
         chunks: Rows in the collection.
         report: Report page, relative to the store; empty if none was written.
@@ -111,7 +112,8 @@ def why_judge(store: Store, known: Generations) -> str:
     """Say why the target must be judged now; empty if the verdict on it still holds or it is not complete.
 
     A verdict holds while the settings are the same and no more than `evaluation.reevaluate_share` of the collection
-    changed since. One that refused is looked at again after any change.
+    changed since. One that refused is looked at again after any change; one that found something wrong (a blocking
+    check, Milvus other than its ledger) always, because what mends that need not change the ledger.
     """
     target = known.target
     if incomplete_partitions(store, target):
@@ -134,6 +136,8 @@ def _why_again(store: Store, target: Generation, last: Verdict) -> str:
     share = changed_share(store, target, last.table_versions["index_partitions"])
     if share > target.config.evaluation.reevaluate_share:
         return f"{share:.1%} of its chunks changed since the verdict of {when}"
+    if not last.passed and (last.measures.get("held") or last.measures.get("entropy", {}).get("unclean")):
+        return f"the verdict of {when} found something wrong, which may be mended"
     return "it was refused and has changed since" if share and not last.passed else ""
 
 

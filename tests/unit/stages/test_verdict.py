@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,11 +41,11 @@ class Judged:
         rows = ledger(self.target, names, edition=edition, indexed_at=START + timedelta(hours=hours))
         put(self.store, "index_partitions", rows, self.target.collection)
 
-    def judge(self, *, passed: bool = True, against: str = "") -> Verdict:
+    def judge(self, *, passed: bool = True, against: str = "", **measures: Any) -> Verdict:
         reasons = () if passed else ("because",)
         verdict = Verdict(
             "v", self.target.collection, against, JUDGED, "r", passed, reasons, {"ef": 64},
-            {"settings": settings_digest(self.target)}, judged_versions(self.store), len(NAMES),
+            {"settings": settings_digest(self.target), **measures}, judged_versions(self.store), len(NAMES),
         )  # fmt: skip
         append_verdict(self.store, verdict)
         return verdict
@@ -88,6 +89,18 @@ def test_refused_is_looked_at_again_after_any_change(judged: Judged) -> None:
     assert judged.why() == ""
     judged.add(["more"], hours=2)
     assert judged.why() == "it was refused and has changed since"
+
+
+@pytest.mark.parametrize(
+    "measures", [{"held": ["chunks/s__00"]}, {"entropy": {"unclean": [{"partition_key": "s__00"}]}}]
+)
+def test_what_may_be_mended_without_a_change_of_the_ledger_is_looked_at_again(
+    judged: Judged, measures: dict[str, Any]
+) -> None:
+    judged.judge(passed=False, **measures)
+    assert "found something wrong" in judged.why()
+    judged.judge(passed=False, held=[], entropy={"unclean": []})
+    assert judged.why() == ""
 
 
 def test_other_floors_search_parameters_or_rival(judged: Judged) -> None:
