@@ -1,5 +1,6 @@
 """`rag verify`: does Milvus hold what the ledger says, and if not, mend just that."""
 
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
@@ -14,10 +15,11 @@ from rag_core.errors import ConfigError
 from rag_core.index.anti_entropy import SAMPLES, PartitionState, alias_finding, partitions_of, verify_partition
 from rag_core.index.client import IndexClient, connect
 from rag_core.index.comparison import KINDS
+from rag_core.index.ledger import LedgerTables
 from rag_core.index.mending import Repair, repair
 from rag_core.index.publish import point_alias
 from rag_core.partitions import all_partition_keys, keys_by_source, partition_keys_of
-from rag_core.stages.consistency import ledger_tables
+from rag_core.stages.consistency import held_back, ledger_tables
 from rag_core.stages.publication import Manifest, latest_manifest
 from rag_core.tables.store import Store
 
@@ -83,7 +85,10 @@ def verify(
         )
         outcome.states += _with_bar(states, "compared", len(partitions), quiet=json_output)
         if mend:
-            dirty = {state.partition_key: state.is_known for state in outcome.states if not state.is_clean}
+            unclean = [state for state in outcome.states if not state.is_clean]
+            outcome.repairs += _not_from_bad_tables(tables, config, unclean)
+            held = {item.before.partition_key for item in outcome.repairs}
+            dirty = {state.partition_key: state.is_known for state in unclean if state.partition_key not in held}
             repairs = repair(client, tables, dirty, samples=samples, seed=seed)
             outcome.repairs += _with_bar(repairs, "mended", len(dirty), quiet=json_output) if dirty else ()
             _mend_alias(client, manifest, outcome)
@@ -103,6 +108,17 @@ def _selected(config: RagConfig, sources: list[str] | None, partitions: list[str
     except KeyError as error:
         raise ConfigError(error.args[0]) from None
     return dict.fromkeys([*keys, *(partitions or ())], True)
+
+
+def _not_from_bad_tables(tables: LedgerTables, config: RagConfig, unclean: list[PartitionState]) -> list[Repair]:
+    """Leave partitions alone whose tables fail a blocking test: what is written to Milvus comes from there."""
+    keys = [state.partition_key for state in unclean if state.is_known]
+    held = held_back(tables, config, keys, run_id=f"rag-verify-{uuid.uuid4().hex[:12]}")
+    return [
+        Repair(state, state, skipped=f"the tables that its rows come from are wrong: {held[state.partition_key]}")
+        for state in unclean
+        if state.partition_key in held
+    ]
 
 
 def _mend_alias(client: IndexClient, manifest: Manifest | None, outcome: _Outcome) -> None:

@@ -357,6 +357,16 @@ def served(client: IndexClient, tables: LedgerTables, store: Store, tmp_path: Pa
     client.set_alias("entropy_alias", COLLECTION)
     source = {"name": "handbook", "kind": "files", "root": str(tmp_path), "principals": ["everyone"]}
     settings = {"store": {"root": store.root}, "buckets": 2, "sources": [source], "index": {"lite_idle_s": 5.0}}
+    # The rows are made up: their documents are in no table, and their vectors are of no model.
+    off = {
+        "chunks": "relationships: {to: documents.doc_id, enabled: false}",
+        "embeddings": "vector_dim: {enabled: false}",
+    }
+    (tmp_path / "tests").mkdir()
+    for name, column in (("chunks", "doc_id"), ("embeddings", "vector")):
+        test = f"table: {name}\ncolumns: [{{name: {column}, tests: [{{{off[name]}}}]}}]\n"
+        (tmp_path / "tests" / f"{name}.yml").write_text(test)
+    settings["quality"] = {"tests": "tests"}
     path = tmp_path / "rag.yaml"
     path.write_text(yaml.safe_dump(settings))
     yield {"RAG_CONFIG": str(path)}
@@ -384,3 +394,15 @@ def test_command_line(client: IndexClient, served: dict[str, str]) -> None:
     assert [item["written"] for item in result["repairs"]] == [1]
     assert runner.invoke(app, ["verify"]).exit_code == 0
     client.drop_collection("another")
+
+
+def test_rows_of_tables_that_fail_a_blocking_test_are_not_written(
+    client: IndexClient, served: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "tests" / "embeddings.yml").unlink()  # now the vectors have the wrong dimension
+    damage(client, HERE, 7, DELETED)
+    runner = CliRunner(env=served)
+    left = runner.invoke(app, ["verify", "--repair"])
+    assert left.exit_code == 1
+    assert f"{HERE}: left alone, the tables that its rows come from are wrong: vector_dim__vector" in left.stdout
+    assert chunk_id(7) not in content(client, HERE)
