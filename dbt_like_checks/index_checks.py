@@ -117,8 +117,14 @@ def _result(check: VerdictCheck, collection: str) -> dg.AssetCheckResult:
         check_name=check.name,
         passed=check.passed,
         severity=dg.AssetCheckSeverity.ERROR,
+        description="" if check.passed else _sentence(check),
         metadata=metadata,
     )
+
+
+def _sentence(check: VerdictCheck) -> str:
+    found = "" if check.value is None else f" Found {check.value:.4g}, expected {check.threshold}."
+    return CHECKS[check.name] + found
 
 
 @dg.asset_check(asset="published_index", description="The alias points at the collection that the manifest names.")

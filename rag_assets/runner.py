@@ -204,12 +204,15 @@ def _count_check(summary: RunSummary, evaluation: dg.AssetCheckEvaluation) -> No
 
 
 def _failed_checks(summary: RunSummary) -> list[Failure]:
-    """Return the failed checks, but for those that are told of already because they hold partitions back."""
+    """Return the failed checks, but for those that are told of already: they hold partitions back, or publication."""
     told = "\n".join(failure.message for failure in summary.failures)
+    refused = any(failure.step == "published_index" for failure in summary.failures)
     return [
         Failure(f"check {name}", "all partitions", description)
         for name, (outcome, description) in sorted(summary.checks.items())
-        if outcome == "failed" and f"{name.rpartition('.')[2]}: " not in told
+        if outcome == "failed"
+        and f"{name.rpartition('.')[2]}: " not in told
+        and not (refused and name.startswith("index_verdict."))
     ]
 
 

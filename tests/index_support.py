@@ -17,7 +17,9 @@ DIM = 16
 MODEL = ids.fingerprint({"model": "test"})
 PARTITION = "handbook__00"
 CONFIG = IndexConfig(lite_idle_s=5.0, write_batch=40, timeout_s=20.0)
-ROWS = pa.schema([*row_schema("chunks"), pa.field("model_fingerprint", pa.string()), pa.field("vector", pa.list_(pa.float32(), DIM))])
+ROWS = pa.schema(
+    [*row_schema("chunks"), pa.field("model_fingerprint", pa.string()), pa.field("vector", pa.list_(pa.float32(), DIM))]
+)
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -18,7 +18,7 @@ from rag_assets.cli import (
     testing,
     verifying,
 )
-from rag_assets.cli.output import ERRORS
+from rag_assets.cli.output import ERRORS, print_text
 from rag_core.errors import PermanentError, RagError
 
 EXIT_FAILED = 1
@@ -72,7 +72,7 @@ def main() -> None:
         app()
     except RagError as error:
         ERRORS.print(f"[bold red]rag:[/] {type(error).__name__}", highlight=False)
-        ERRORS.print(str(error), markup=False, highlight=False)
+        print_text(ERRORS, str(error))
         sys.exit(EXIT_PERMANENT if isinstance(error, PermanentError) else EXIT_TRANSIENT)
     except KeyboardInterrupt:
         sys.exit(130)

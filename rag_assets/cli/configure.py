@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from rag_assets.cli.output import CONSOLE, print_json, table
 from rag_core.config_loader import describe, load_config
@@ -30,10 +31,17 @@ def doctor(json_output: Annotated[bool, typer.Option("--json", help="A JSON arra
     if json_output:
         print_json([{"name": f.name, "status": f.status, "detail": f.detail, "remedy": f.remedy} for f in findings])
     else:
+        width = max(len(finding.name) for finding in findings) + 2
         for finding in findings:
             colour = _COLOURS[finding.status]
-            CONSOLE.print(f"[{colour}]{finding.status:<5}[/]{finding.name:<16}{finding.detail}", highlight=False)
-            if finding.status != "ok" and finding.remedy:
-                CONSOLE.print(f"{'':21}{finding.remedy}", highlight=False)
+            lines = (
+                [finding.detail] if finding.status == "ok" or not finding.remedy else [finding.detail, finding.remedy]
+            )
+            detail = f"\n{'':{5 + width}}".join(map(escape, lines))
+            CONSOLE.print(
+                f"[{colour}]{finding.status:<5}[/]{escape(finding.name):<{width}}{detail}",
+                highlight=False,
+                soft_wrap=True,
+            )
     if any(finding.status == "fail" for finding in findings):
         raise typer.Exit(1)

@@ -13,6 +13,11 @@ CONSOLE = Console()
 ERRORS = Console(stderr=True)
 
 
+def print_text(console: Console, text: str) -> None:
+    """Print sentences: wrapped between words on a terminal, one line each where programs read them."""
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document, indented for a terminal and on one line for a pipe."""
     option = orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0

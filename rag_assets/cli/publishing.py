@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rag_assets.cli.output import CONSOLE, ERRORS, print_json, table
+from rag_assets.cli.output import CONSOLE, ERRORS, print_json, print_text, table
 from rag_core.config_loader import load_config
 from rag_core.stages.plan import IndexPlan, Plan
 from rag_core.tables.store import Store
@@ -54,12 +54,12 @@ def _print_consequence(made: Plan) -> None:
     CONSOLE.print()
     CONSOLE.print("rag.yaml asks for another index than is served:", highlight=False)
     for change in made.changed_settings:
-        CONSOLE.print(f"  {change}", highlight=False, markup=False)
+        print_text(CONSOLE, f"  {change}")
     if made.refused:
-        CONSOLE.print(
+        print_text(
+            CONSOLE,
             f"{made.indexes[-1].reembed_share:.0%} of the served chunks would be embedded anew: `rag run` refuses, "
             "`rag run --rebuild` does it",
-            highlight=False,
         )
 
 
@@ -71,7 +71,7 @@ def publish(
 
     summary = run_publication(load_config(), again=again)
     for failure in summary.failures:
-        ERRORS.print(failure.message, markup=False, highlight=False)
+        print_text(ERRORS, failure.message)
     if summary.failures:
         raise typer.Exit(1)
     CONSOLE.print("published" if summary.commits else "published already; nothing changed", highlight=False)
@@ -86,12 +86,12 @@ def rollback() -> None:
     store = Store(config.store.root)
     with connect(config.index, store) as client:
         done = roll_back(store, config, client, run_id=_run_id("rollback"))
-    CONSOLE.print(
+    print_text(
+        CONSOLE,
         f"{done.manifest.collection} is served again ({done.manifest.model}, {done.manifest.chunks:,} chunks); "
         f"{done.before} is kept\n"
         f"{done.withdrawn:,} rows withdrawn of documents that are gone or have other readers since\n"
         "bring it up to date with `rag run`; the index that rag.yaml asks for is not published by itself again",
-        highlight=False,
     )
 
 

@@ -48,11 +48,11 @@ def _lines(row: dict[str, Any]) -> str:
     ways = ", ".join(way for way in _WAYS if row[f"unfindable_by_{way}"])
     searched = row["chunks_searched"]
     searches = f"{searched} of its chunks searched for" if searched else "its text and vectors not searched for"
-    again = row["indexed_again_at"]
+    again, rows = row["indexed_again_at"], row["rows_removed"]
     return (
         f"{row['uri'].removeprefix('file://') or row['doc_id']}\n"
         f"  {row['reason']}, seen {row['absence_seen_at']:{_TIME}} UTC\n"
-        f"  {row['rows_removed']:,} rows removed from {row['collection']} {row['removed_at']:{_TIME}} UTC\n"
+        f"  {rows:,} row{'' if rows == 1 else 's'} removed from {row['collection']} {row['removed_at']:{_TIME}} UTC\n"
         f"  not found by {ways}; {searches}" + (f"\n  indexed again {again:{_TIME}} UTC" if again else "")
     )
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from rag_assets.cli.output import CONSOLE, ERRORS, print_json
+from rag_assets.cli.output import CONSOLE, ERRORS, print_json, print_text
 from rag_core.config_loader import load_config
 from rag_core.tables.store import Store
 
@@ -43,11 +43,11 @@ def run(
         CONSOLE.print(_readable(summary), highlight=False)
     for failure in summary.failures:
         ERRORS.print(f"[bold red]failed[/] {failure.step} of {failure.partitions}", highlight=False)
-        ERRORS.print(failure.message, markup=False, highlight=False)
+        print_text(ERRORS, failure.message)
     if summary.failures:
-        ERRORS.print(
+        print_text(
+            ERRORS,
             "What was finished is kept; the same command goes on from there. The log of the run is in the Dagster UI.",
-            highlight=False,
         )
         raise typer.Exit(1)
 

@@ -9,7 +9,7 @@ import typer
 from rich.markdown import Markdown
 from rich.panel import Panel
 
-from rag_assets.cli.output import CONSOLE, ERRORS, print_json, table
+from rag_assets.cli.output import CONSOLE, ERRORS, print_json, print_text, table
 from rag_core.config import RagConfig
 from rag_core.config_loader import load_config
 from rag_core.errors import ConfigError
@@ -75,7 +75,7 @@ def ask(
     if json_output:
         print_json(asdict(reply))
         return
-    CONSOLE.print(reply.text, markup=False, highlight=False)
+    print_text(CONSOLE, reply.text)
     if reply.citations:
         CONSOLE.print()
     for citation in reply.citations:

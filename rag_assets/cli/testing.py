@@ -17,7 +17,7 @@ from rag_core.errors import ConfigError
 from rag_core.partitions import all_partition_keys, partition_keys_of
 from rag_core.quality.declared import DeclaredTable
 from rag_core.quality.loading import load_declarations
-from rag_core.quality.results import Result
+from rag_core.quality.results import Result, figure
 from rag_core.quality.running import Progress as OnProgress
 from rag_core.quality.running import newest_slice, run_tests
 from rag_core.tables.delta import PARTITIONED, partition_values
@@ -134,8 +134,8 @@ def _summary(listed: Sequence[Result], failed: Sequence[Result]) -> str:
     if not failed:
         values = [result.value for result in listed if result.value is not None]
         low, high = (min(values), max(values)) if values else (0.0, 0.0)
-        value = "" if not values or high == 0 else f", {low:.4g}" + ("" if low == high else f" to {high:.4g}")
-        return f"{rows:,} rows, {partitions} partitions{value}"
+        value = "" if not values or high == 0 else f", {figure(low)}" + ("" if low == high else f" to {figure(high)}")
+        return f"{rows:,} rows, {partitions} partition{'' if partitions == 1 else 's'}{value}"
     failing = sum(result.failing_rows for result in failed)
     count = f"{failing:,} of {rows:,} rows, " if failing else ""
     return f"{count}{len(failed)} of {partitions} partitions"
@@ -148,7 +148,7 @@ def _print_failure(result: Result) -> None:
     elif result.failing_rows:
         found = f"{result.failing_rows:,} of {result.rows:,} rows fail, expected {result.threshold}"
     else:
-        found = f"found {result.value:.4g}, expected {result.threshold}"
+        found = f"found {figure(result.value)}, expected {result.threshold}"
     CONSOLE.print(f"       {result.partition_key}{held}: {escape(found)}", highlight=False, soft_wrap=True)
     for key, value in result.failing[:3]:
         CONSOLE.print(f"         {escape(key)}  [dim]{escape(value[:100])}[/]", highlight=False, soft_wrap=True)

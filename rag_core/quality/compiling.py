@@ -12,7 +12,7 @@ from rag_core.quality import conditions, expectations, kinds
 from rag_core.quality.columns import stand_in
 from rag_core.quality.declared import KEYS, DeclaredTest
 from rag_core.quality.kinds import Declared
-from rag_core.quality.results import Baseline, Measured
+from rag_core.quality.results import Baseline, Measured, figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -240,7 +240,7 @@ def _count_limits(settings: kinds.RowCount, given: Given) -> tuple[int | None, i
     if earlier is not None and settings.max_growth is not None:
         grown = math.floor(earlier.value * (1 + settings.max_growth) + 1e-9)
         high = grown if high is None else min(high, grown)
-    note = f", was {earlier.value:g}" if earlier is not None else ""
+    note = f", was {figure(earlier.value)}" if earlier is not None else ""
     return low, high, _range(low, high) + " rows" + note
 
 
@@ -253,15 +253,13 @@ def _mean_limits(settings: kinds.Distribution, given: Given, rows: int) -> tuple
         if allowed is not None:
             low = earlier.value - allowed if low is None else max(low, earlier.value - allowed)
             high = earlier.value + allowed if high is None else min(high, earlier.value + allowed)
-    note = f", was {earlier.value:.4g}" if earlier is not None else ""
+    note = f", was {figure(earlier.value)}" if earlier is not None else ""
     return low, high, _range(low, high) + note
 
 
 def _range(low: float | None, high: float | None) -> str:
-    if low is None and high is None:
-        return "any; nothing to compare with yet"
-    if low is None:
-        return f"at most {high:.6g}"
-    if high is None:
-        return f"at least {low:.6g}"
-    return f"exactly {low:.6g}" if low == high else f"between {low:.6g} and {high:.6g}"
+    if low is not None and high is not None:
+        return f"exactly {figure(low)}" if low == high else f"between {figure(low)} and {figure(high)}"
+    if low is not None:
+        return f"at least {figure(low)}"
+    return "any; nothing to compare with yet" if high is None else f"at most {figure(high)}"

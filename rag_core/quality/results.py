@@ -25,6 +25,12 @@ _EXAMPLES = 5
 _MAX_FILES = 64  # each append is a file; reading many small ones takes longer than the tests
 
 
+def figure(value: float) -> str:
+    """Write a number for people: thousands apart, no exponents, no more than six digits of a fraction."""
+    whole = float(value).is_integer() or abs(value) >= 100_000
+    return f"{value:,.0f}" if whole else f"{value:,.6g}"
+
+
 @dataclass(frozen=True)
 class Measured:
     """What a test found in a partition.
@@ -120,7 +126,9 @@ class Result:
         """The failure in a sentence."""
         if self.value is None:
             return f"{self.test}: {self.description}"
-        found = f"{self.failing_rows:,} of {self.rows:,} rows fail" if self.failing_rows else f"found {self.value:g}"
+        found = (
+            f"{self.failing_rows:,} of {self.rows:,} rows fail" if self.failing_rows else f"found {figure(self.value)}"
+        )
         examples = ", ".join(key for key, _ in self.failing[:3])
         return f"{self.test}: {self.description} {found.capitalize()}, expected {self.threshold}" + (
             f"; for example {examples}" if examples else ""

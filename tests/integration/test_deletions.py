@@ -296,7 +296,9 @@ def test_as_a_user_runs_it(tmp_path: Path) -> None:
         assert receipt["indexed_again_at"] > receipt["verified_at"]
         (line,) = csv.DictReader(io.StringIO(platform.rag("receipts", "--csv", "--doc", "pump2.md").stdout))
         assert line["doc_id"] == receipt["doc_id"]
-        assert "not found by id, text, vector; 1 of its chunks" in platform.rag("receipts", "--since", "2026-01-01").stdout
+        assert (
+            "not found by id, text, vector; 1 of its chunks" in platform.rag("receipts", "--since", "2026-01-01").stdout
+        )
         assert "no documents were removed that match" in platform.rag("receipts", "--doc", "pump1.md").stdout
     finally:
         platform.stop()
