@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterPipesExecutionError  # what Pipes raises; not exported by 1.13
 
 from rag_core.embedding.launch import worker_command, worker_env
 from rag_core.errors import PermanentError, TransientError
@@ -37,7 +38,7 @@ class EmbeddingLauncherResource(dg.ConfigurableResource["EmbeddingLauncherResour
             invocation = client.run(
                 command=worker_command(manifest), context=context.op_execution_context, extras={"manifest": manifest}
             )
-        except dg.DagsterPipesExecutionError as error:
+        except DagsterPipesExecutionError as error:
             message = f"the embedding worker failed on {manifest}: {error}; its output is in the run's stderr"
             permanent = str(error).endswith(f"code {_EXIT_PERMANENT}")
             raise (PermanentError if permanent else TransientError)(message) from error
