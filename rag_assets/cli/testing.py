@@ -15,6 +15,7 @@ from rag_core.config_loader import load_config
 from rag_core.config_problems import nearest
 from rag_core.errors import ConfigError
 from rag_core.partitions import all_partition_keys, partition_keys_of
+from rag_core.quality.accepting import begin_anew, jumped
 from rag_core.quality.declared import DeclaredTable
 from rag_core.quality.loading import load_declarations
 from rag_core.quality.results import Result, figure
@@ -48,12 +49,17 @@ def test(
     chosen = _chosen(load_declarations(config), select or [])
     keys = _keys(config, source, partition)
     run_id, results = f"rag-test-{uuid.uuid4().hex[:12]}", list[Result]()
+    store, jumps = Store(config.store.root), dict[str, set[str]]()
     with _progress_bar(quiet=json_output) as report:
         for table, tests in chosen.items():
-            slice_ = newest_slice(Store(config.store.root), table, _existing(config, table, keys))
+            slice_ = newest_slice(store, table, _existing(config, table, keys))
+            if accept:
+                jumps[table] = jumped(slice_, config, run_id=run_id, tests=tests)
             results += run_tests(
                 slice_, config, run_id=run_id, tests=tests, force=force, accept=accept, on_progress=report(table)
             )
+    if accept:
+        begin_anew(store, config, jumps, run_id=run_id)
     if json_output:
         print_json_lines({**result.__dict__, "examples": result.failing} for result in results)
     else:

@@ -21,6 +21,9 @@ from rag_core.tables.store import Store
 ALL_PARTITIONS: Final = "*"
 """Partition key of results about a table that has no partitions."""
 
+ACCEPTED: Final = "accepted"
+"""In place of the content: no result, but a note that the test's history begins anew."""
+
 _EXAMPLES = 5
 _MAX_FILES = 64  # each append is a file; reading many small ones takes longer than the tests
 
@@ -131,8 +134,14 @@ class Result:
         )
         examples = ", ".join(key for key, _ in self.failing[:3])
         return f"{self.test}: {self.description} {found.capitalize()}, expected {self.threshold}" + (
-            f"; for example {examples}" if examples else ""
+            f"; for example {examples}" if examples else self._accepting
         )
+
+    @property
+    def _accepting(self) -> str:
+        """How to say that a jump is right, where the value was held against history."""
+        key = "" if self.partition_key == ALL_PARTITIONS else f" --partition {self.partition_key}"
+        return f"; if that is right: rag test{key} --accept" if ", was " in self.threshold else ""
 
 
 def result_of(
@@ -217,21 +226,23 @@ def stored_results(store: Store, tested: Tested, contents: Collection[str], keys
 def baselines(
     store: Store, tested: Tested, keys: Collection[str], tests: Collection[str]
 ) -> dict[tuple[str, str], Baseline]:
-    """Return the last passing measure of each (partition, test)."""
+    """Return the last passing measure of each (partition, test), of those taken since a jump was last accepted."""
     where = (
         (pc.field("table") == tested.table)
         & (pc.field("lane") == tested.lane)
         & (pc.field("outcome") == "pass")
-        & pc.field("value").is_valid()
         & in_set("partition_key", list(keys))
         & in_set("test", list(tests))
     )
-    columns = ["partition_key", "test", "value", "rows", "profile", "evaluated_at"]
+    columns = ["partition_key", "test", "value", "rows", "profile", "content", "evaluated_at"]
     found = TableSlice.newest(store, "quality_results").read(columns, where).sort_by("evaluated_at")
-    return {
-        (row["partition_key"], row["test"]): Baseline(row["value"], row["rows"], json.loads(row["profile"]))
-        for row in found.to_pylist()
-    }
+    newest: dict[tuple[str, str], Baseline] = {}
+    for row in found.to_pylist():
+        if row["content"] == ACCEPTED:
+            newest.pop((row["partition_key"], row["test"]), None)
+        elif row["value"] is not None:
+            newest[row["partition_key"], row["test"]] = Baseline(row["value"], row["rows"], json.loads(row["profile"]))
+    return newest
 
 
 def failing_rows(store: Store, result_ids: Sequence[str]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rag_core.quality.accepting import begin_anew, jumped
 from rag_core.quality.gate import gate
 from rag_core.quality.results import Result, failing_rows
 from rag_core.quality.running import run_tests
@@ -131,6 +132,24 @@ def test_half_the_rows_gone_is_held_until_it_is_accepted(tmp_path: Path) -> None
     run_tests(halved, config, run_id="5", accept=True)
     assert gate(halved, config, run_id="6").held == {}
     assert gate(write(store, "documents", document_rows(18)), config, run_id="7").held == {}
+
+
+def test_what_follows_from_an_accepted_jump_is_not_held_against_history(tmp_path: Path) -> None:
+    """Chunks and vectors of documents that were removed on purpose go a stage later each, without further words."""
+    store, config = Store(str(tmp_path)), config_of(tmp_path)
+    chunks = chunk_rows(document_rows(100))
+    run_tests(write(store, "documents", document_rows(100)), config, run_id="1")
+    run_tests(write(store, "chunks", chunks), config, run_id="1")
+    run_tests(write(store, "embeddings", embedding_rows(chunks)), config, run_id="1")
+    halved = write(store, "documents", document_rows(50))
+    assert jumped(halved, config, run_id="2") == {KEY}
+    run_tests(halved, config, run_id="3", accept=True)
+    begin_anew(store, config, {"documents": {KEY}}, run_id="3")
+    fewer = chunk_rows(document_rows(50))
+    assert gate(write(store, "chunks", fewer), config, run_id="4").held == {}
+    assert gate(write(store, "embeddings", embedding_rows(fewer)), config, run_id="5").held == {}
+    again = gate(write(store, "chunks", chunk_rows(document_rows(20))), config, run_id="6").held
+    assert any("row_count" in reason for reason in again[KEY])
 
 
 def test_truncated_table_is_held(tmp_path: Path) -> None:
