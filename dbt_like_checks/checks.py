@@ -11,11 +11,11 @@ import dagster as dg
 from dagster import AssetCheckKey
 
 from rag_assets.jobs import TEST_JOB
-from rag_assets.materialize import RETRY, failures_by_class, markdown_table
+from rag_assets.materialize import FAILING_IN, RETRY, failures_by_class, markdown_table
 from rag_core.config import RagConfig
 from rag_core.quality.declared import DeclaredTable, DeclaredTest
 from rag_core.quality.loading import load_declarations
-from rag_core.quality.results import ALL_PARTITIONS, Result
+from rag_core.quality.results import ALL_PARTITIONS, Result, figure
 from rag_core.quality.running import run_tests
 from resources.platform import PlatformResource
 
@@ -114,6 +114,7 @@ def _metadata(worst: Result, failed: Sequence[Result], results: Sequence[Result]
     if held := sorted({result.partition_key for result in failed if result.holds_back}):
         metadata["held_back"] = ", ".join(held)
     if failed:
+        metadata[FAILING_IN] = ", ".join(sorted({result.partition_key for result in failed}))
         columns = ("partition", "lane", "outcome", "value", "expected", "failing_rows", "tested_at")
         metadata["by_partition"] = dg.MetadataValue.md(
             markdown_table(columns, [*map(_row, failed[:_SHOWN_PARTITIONS])])
@@ -133,7 +134,7 @@ def _row(result: Result) -> dict[str, Any]:
         "partition": result.partition_key,
         "lane": result.lane,
         "outcome": result.outcome,
-        "value": "" if result.value is None else f"{result.value:g}",
+        "value": "" if result.value is None else figure(result.value),
         "expected": result.threshold,
         "failing_rows": result.failing_rows,
         "tested_at": f"{result.evaluated_at:%Y-%m-%d %H:%M:%S}",

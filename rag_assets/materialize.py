@@ -21,6 +21,8 @@ OWNERS = ["team:rag-platform"]
 
 HELD_BACK = "held_back"
 """Metadata of a partition that a stage did not touch: the blocking checks that its input fails."""
+FAILING_IN = "failing_in"
+"""Metadata of a declared test's evaluation: the partitions that fail."""
 
 _PREVIEW_ROWS = 5
 _PREVIEW_CHARS = 120

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,17 +12,19 @@ import dagster as dg
 
 from rag_assets.instance import PROCESS_TAG, dagster_home, fail_dead_runs, process_tag
 from rag_assets.jobs import BUILD_JOB, PUBLISH_JOB, STAGES
-from rag_assets.materialize import HELD_BACK
+from rag_assets.materialize import FAILING_IN, HELD_BACK
 from rag_assets.publication import PUBLISH_AGAIN_TAG
 from rag_assets.stages import NOT_BUILT, REBUILD_TAG
 from rag_core.config_loader import LoadedConfig
 from rag_core.embedding.manifest import remove_manifest
 from rag_core.errors import ConfigError
 from rag_core.partitions import all_partition_keys, keys_by_source, source_of
+from rag_core.quality.results import ALL_PARTITIONS
 from rag_core.tables.store import Store
 
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
+_NAMED = 8  # partitions in a message; of more their number
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,11 @@ class Failure:
 
 @dataclass
 class RunSummary:
-    """What all runs together did; `commits` counts Delta commits of asset tables, `checks` has the outcome of each."""
+    """What all runs together did.
+
+    `commits` counts Delta commits of asset tables. `checks` has outcome, description and failing partitions of each,
+    `held` the partitions that are held back.
+    """
 
     parsed: int = 0
     rejected: int = 0
@@ -49,11 +55,12 @@ class RunSummary:
     commits: int = 0
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
-    checks: dict[str, tuple[str, str]] = field(default_factory=dict)
+    checks: dict[str, tuple[str, str, frozenset[str]]] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
 
     def checks_with(self, outcome: str) -> int:
         """Count the asset checks that passed, warned or failed."""
-        return sum(one == outcome for one, _ in self.checks.values())
+        return sum(one[0] == outcome for one in self.checks.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures, in the order of the pipeline."""
@@ -184,7 +191,7 @@ def _execute(
             summary.failures.append(Failure(event.step_key or "", partitions, text))
         if event.is_step_materialization:
             materialization = event.step_materialization_data.materialization
-            summary.failures += _held_back(event.step_key or "", materialization)
+            summary.failures += _held_back(event.step_key or "", materialization, summary)
         if event.is_step_materialization and (event.step_key or "") not in seen:
             # Run figures are the same on the event of every partition: count each step once.
             seen.add(event.step_key or "")
@@ -200,28 +207,38 @@ def _count_check(summary: RunSummary, evaluation: dg.AssetCheckEvaluation) -> No
     outcome = "passed" if evaluation.passed else "warned"
     if not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR:
         outcome = "failed"
-    summary.checks[name] = (outcome, evaluation.description or "")
+    listed = evaluation.metadata.get(FAILING_IN)
+    failing = frozenset(str(listed.value).split(", ")) if listed is not None else frozenset[str]()
+    summary.checks[name] = (outcome, evaluation.description or "", failing)
 
 
 def _failed_checks(summary: RunSummary) -> list[Failure]:
-    """Return the failed checks, but for those that are told of already: they hold partitions back, or publication."""
-    told = "\n".join(failure.message for failure in summary.failures)
+    """Return the failed checks, but for those that are told of already, in held partitions or by the publication."""
     refused = any(failure.step == "published_index" for failure in summary.failures)
     return [
-        Failure(f"check {name}", "all partitions", description)
-        for name, (outcome, description) in sorted(summary.checks.items())
+        Failure(f"check {name}", _listed(failing), description)
+        for name, (outcome, description, failing) in sorted(summary.checks.items())
         if outcome == "failed"
-        and f"{name.rpartition('.')[2]}: " not in told
+        and not (failing and failing <= summary.held)
         and not (refused and name.startswith("index_verdict."))
     ]
 
 
-def _held_back(step: str, materialization: dg.AssetMaterialization) -> list[Failure]:
-    if HELD_BACK not in materialization.metadata:
+def _listed(partitions: Collection[str]) -> str:
+    if not partitions or ALL_PARTITIONS in partitions:
+        return "all partitions"
+    return ", ".join(sorted(partitions)) if len(partitions) <= _NAMED else f"{len(partitions):,} partitions"
+
+
+def _held_back(step: str, materialization: dg.AssetMaterialization, summary: RunSummary) -> list[Failure]:
+    """Return why a partition is held back, of its first stage only: those behind then differ from what is before."""
+    partition = materialization.partition or "all partitions"
+    if HELD_BACK not in materialization.metadata or partition in summary.held:
         return []
+    summary.held.add(partition)
     reasons = materialization.metadata[HELD_BACK].value
     message = f"held back, its rows stay as they are, because of what it is made from:\n{reasons}"
-    return [Failure(step, materialization.partition or "all partitions", message)]
+    return [Failure(step, partition, message)]
 
 
 def _add(summary: RunSummary, metadata: Any) -> None:
