@@ -55,8 +55,9 @@ def _joined(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
 
 
 def _expectation(result: Mapping[str, Any]) -> str:
-    """Return the name of the test, which is the same whenever the batch is tested."""
-    return str(result["expectation_config"]["meta"]["test"])
+    """Return what is the same whenever the batch is tested: the name of the test, if it has one."""
+    config = result["expectation_config"]
+    return str((config.get("meta") or {}).get("test") or [config["type"], config["kwargs"].get("column")])
 
 
 def prune(store: Store) -> None:
