@@ -22,6 +22,8 @@ _CELL_CHARS = 160
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 SourceName = Annotated[str | None, typer.Option("--source", help="Only this source.")]
 Contains = Annotated[str | None, typer.Option("--uri", help="Only documents whose uri contains this.")]
+DocId = Annotated[str | None, typer.Option("--doc-id", help="Only this document.")]
+ChunkId = Annotated[str | None, typer.Option("--chunk-id", help="Only this chunk.")]
 Limit = Annotated[int, typer.Option("--limit", help="At most so many rows; 0: all.")]
 
 
@@ -83,6 +85,7 @@ def _source_lines(item: SourceStatus) -> str:
 def documents(
     source: SourceName = None,
     uri: Contains = None,
+    doc_id: DocId = None,
     status_is: Annotated[str | None, typer.Option("--status", help="ok, empty or rejected.")] = None,
     text: Annotated[bool, typer.Option("--text", help="With the text.")] = False,
     limit: Limit = 0,
@@ -90,7 +93,7 @@ def documents(
 ) -> None:
     """Documents: where they are, what became of them, and why."""
     columns = ["source", "uri", "doc_id", "external_id", "status", "reason", "mime", "title", "language"]
-    where = _where(source=source, uri=uri, status=status_is)
+    where = _where(source=source, uri=uri, doc_id=doc_id, status=status_is)
     shown = ["status", "title", "uri", "reason"] if not text else ["uri", "text"]
     _show("documents", [*columns, *(["text"] if text else [])], shown, where, limit, json_output)
 
@@ -99,7 +102,8 @@ def documents(
 def chunks(
     source: SourceName = None,
     uri: Contains = None,
-    doc_id: Annotated[str | None, typer.Option(help="Only this document.")] = None,
+    doc_id: DocId = None,
+    chunk_id: ChunkId = None,
     limit: Limit = 0,
     json_output: Json = False,
 ) -> None:
@@ -107,20 +111,23 @@ def chunks(
     columns = ["chunk_id", "doc_id", "uri", "ordinal", "heading_path", "char_start", "char_end", "page",
                "token_count", "context", "text"]  # fmt: skip
     shown = ["uri", "ordinal", "heading_path", "page", "token_count", "text"]
-    _show("chunks", columns, shown, _where(source=source, uri=uri, doc_id=doc_id), limit, json_output)
+    _show(
+        "chunks", columns, shown, _where(source=source, uri=uri, doc_id=doc_id, chunk_id=chunk_id), limit, json_output
+    )
 
 
 @app.command("embeddings")
 def embeddings(
     partition: Annotated[str | None, typer.Option(help="Only this partition.")] = None,
-    doc_id: Annotated[str | None, typer.Option(help="Only this document.")] = None,
+    doc_id: DocId = None,
+    chunk_id: ChunkId = None,
     vectors: Annotated[bool, typer.Option("--vectors", help="With the vectors.")] = False,
     limit: Limit = 0,
     json_output: Json = False,
 ) -> None:
     """Embeddings: which text, by which model."""
     columns = ["partition_key", "chunk_id", "doc_id", "text_hash", "model_fingerprint"]
-    where = _where(partition_key=partition, doc_id=doc_id)
+    where = _where(partition_key=partition, doc_id=doc_id, chunk_id=chunk_id)
     shown = ["partition_key", "chunk_id", "text_hash", *(["vector"] if vectors else [])]
     _show("embeddings", [*columns, *(["vector"] if vectors else [])], shown, where, limit, json_output)
 
