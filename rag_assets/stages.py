@@ -21,6 +21,7 @@ from rag_core.index.schema import SCHEMA_VERSION
 from rag_core.parsing.settings import ParseSettings, parser_fingerprint
 from rag_core.quality.gate import Gate, gate
 from rag_core.stages.chunks import chunks_change
+from rag_core.stages.common import count_by_partition
 from rag_core.stages.documents import documents_change
 from rag_core.stages.embeddings import embeddings_change, plan_embeddings
 from rag_core.stages.index import IndexTables, index_change
@@ -168,9 +169,9 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
                     config=generation.config.index,
                 )
                 retired += retire(platform.store, platform.config, client, run_id=context.run_id)
-                checked = _gate(context, platform, embeddings.in_lane(generation.embedding_lane))
+                checked = _gate(context, platform, _built(chunks, embeddings, known, generation))
                 held.update(checked.held)
-                passed.intersection_update(checked.passed)
+                passed.difference_update(checked.held)
                 tables = [table.of(*checked.passed) for table in (chunks, embeddings, ledger)]
                 output = index_change(
                     IndexTables(*tables),
@@ -247,6 +248,18 @@ def _embed(
 
 def _is_tried_again(context: dg.AssetExecutionContext, error: RagError) -> bool:
     return not isinstance(error, PermanentError) and context.retry_number < RETRY.max_retries
+
+
+def _built(chunks: TableSlice, embeddings: TableSlice, known: Generations, generation: Generation) -> TableSlice:
+    """Return a generation's vectors, without partitions that `embeddings` left alone although they have chunks.
+
+    It said why: a check that finds all their vectors missing would only say less.
+    """
+    chunks, embeddings = chunks.in_lane(generation.chunk_lane), embeddings.in_lane(generation.embedding_lane)
+    if known.served is None or generation is not known.target:
+        return embeddings
+    cut, embedded = (count_by_partition(table.read(["partition_key"])) for table in (chunks, embeddings))
+    return embeddings.of(*(key for key in embeddings.partition_keys or () if key in embedded or key not in cut))
 
 
 def _generations(context: dg.AssetExecutionContext, platform: PlatformResource) -> Generations:
