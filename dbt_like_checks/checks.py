@@ -144,7 +144,8 @@ def _row(result: Result) -> dict[str, Any]:
 def _description(test: DeclaredTest) -> str:
     settings = test.settings
     effect = "holds the partition back" if test.blocking else "warns" if settings.severity == "warn" else "is an error"
-    about = settings.description or f"{test.kind} of {', '.join(test.columns) or 'the table'}."
+    kind = (type(settings).__doc__ or test.kind).partition("\n")[0]
+    about = settings.description or (f"{', '.join(test.columns)}: {kind}" if test.columns else kind)
     return f"{about} A failure {effect}."
 
 
