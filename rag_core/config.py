@@ -220,8 +220,13 @@ class IndexConfig(Section):
         description="Dense index. FLAT keeps recall under filters; on Lite choose HNSW beyond some 50,000 chunks.",
     )
     metric: Literal["COSINE", "IP"] = Field(default="COSINE", description="Vectors have unit length: both rank alike.")
-    build_params: dict[str, Any] = Field(default_factory=dict, description="Such as {M: 16, efConstruction: 200}.")
-    search_params: dict[str, Any] = Field(default_factory=dict, description="Such as {ef: 128}.")
+    build_params: dict[str, Any] = Field(
+        default_factory=dict, description="Such as {M: 16, efConstruction: 200}. Empty: built-in ones."
+    )
+    search_params: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Such as {ef: 128}. Each verdict tries it among others, and picks the cheapest that meets the floors.",
+    )
     write_batch: int = Field(default=1_000, ge=1, description="Rows in one upsert.")
     timeout_s: float = Field(default=60.0, gt=0, description="Time limit of one request.")
     lite_idle_s: float = Field(
@@ -269,38 +274,59 @@ class EvaluationConfig(Section):
     """What is measured before an index is published, and what it must reach."""
 
     labelled: tuple[LabelledQueries, ...] = Field(
-        default=(), description="Labelled queries; one entry for each source. The other sources get known-item queries."
+        default=(), description="Labelled queries, one entry a source. Sources without any get known-item queries."
     )
     known_items: int = Field(
-        default=200, ge=0, description="Generated queries: a sentence of a document asks for that document. 0: none."
+        default=200,
+        ge=0,
+        description="Known-item queries to generate: a sentence of a document asks for that document. 0: none.",
     )
-    samples: int = Field(default=200, ge=10, description="Stored vectors that are searched for to measure ANN recall.")
+    samples: int = Field(
+        default=200, ge=10, description="Stored vectors, and as many questions, searched for to measure ANN recall."
+    )
     min_ann_recall: float = Field(
-        default=0.95, gt=0, le=1, description="ANN recall@10 against exact search that the index must reach."
+        default=0.95, gt=0, le=1, description="Floor of ANN recall@10: results shared with exact search."
     )
     min_filtered_recall: float = Field(
         default=0.9,
         gt=0,
         le=1,
-        description="The same under filters: 1 %, 10 %, one source, access labels, a partition.",
+        description="The same floor under filters: 1 % and 10 % of rows, one source, one access label, one partition.",
     )
     min_ndcg_at_10: float | None = Field(
-        default=None, ge=0, le=1, description="Hybrid nDCG@10 on the labelled queries that the index must reach."
+        default=None,
+        ge=0,
+        le=1,
+        description="Floor of hybrid nDCG@10 on the labelled queries. None: only compared with before.",
     )
     max_regression: float = Field(
-        default=0.02, ge=0, le=1, description="Loss of mean nDCG@10 against the last published run that is refused."
+        default=0.02,
+        ge=0,
+        le=1,
+        description="Loss of mean nDCG@10 that is accepted, against the served index or its last verdict.",
     )
     significance: float = Field(
-        default=0.05, gt=0, lt=1, description="Level of the paired test: a loss that may be chance is not refused."
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Level of the paired test. A greater loss is refused only if its p-value is below.",
     )
     min_overlap: float | None = Field(
-        default=None, ge=0, le=1, description="overlap@10 of old and new results below which a new index is refused."
+        default=None,
+        ge=0,
+        le=1,
+        description="Floor of overlap@10: first ten results that the old and the new index share.",
     )
     max_latency_ratio: float = Field(
-        default=3.0, gt=0, description="New to old p95 search latency above which a new index is refused."
+        default=3.0,
+        gt=0,
+        description="Highest ratio of new to old p95 latency of a hybrid search; below 25 ms more it never refuses.",
     )
     reevaluate_share: float = Field(
-        default=0.05, ge=0, le=1, description="Share of changed chunks from which the recalls are measured again."
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Share of changed chunks above which the served index is judged again. 0: after every change.",
     )
 
 
@@ -313,9 +339,7 @@ class PublicationConfig(Section):
         le=1,
         description="Share of the served chunks that a changed setting may embed anew without `rag run --rebuild`.",
     )
-    keep_collections: int = Field(
-        default=1, ge=0, description="Collections published before that are kept for `rag rollback`."
-    )
+    keep_collections: int = Field(default=1, ge=0, description="Earlier collections that are kept for `rag rollback`.")
 
 
 class QualityConfig(Section):
@@ -331,7 +355,7 @@ class QualityConfig(Section):
         "where `rag dev` serves them.",
     )
     max_failing_rows: int = Field(
-        default=1_000, ge=1, description="Failing rows that are stored of one test and partition."
+        default=1_000, ge=1, description="Failing rows of one test and partition that are stored."
     )
 
 
