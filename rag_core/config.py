@@ -225,7 +225,7 @@ class IndexConfig(Section):
     )
     search_params: dict[str, Any] = Field(
         default_factory=dict,
-        description="Such as {ef: 128}. Each verdict tries it among others, and picks the cheapest that meets the floors.",
+        description="Such as {ef: 128}. Tried among others: each verdict picks the cheapest that meets the floors.",
     )
     write_batch: int = Field(default=1_000, ge=1, description="Rows in one upsert.")
     timeout_s: float = Field(default=60.0, gt=0, description="Time limit of one request.")
