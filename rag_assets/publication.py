@@ -33,6 +33,10 @@ from resources.progress import progress_of
 PUBLISH_AGAIN_TAG = "rag/publish_again"
 """Set to `allow` on a run, it publishes a collection that was rolled back from."""
 
+JUDGE_AGAIN_TAG = "rag/judge_again"
+"""Set to `allow` on a run, it judges an index again that was refused, even if nothing changed since."""
+
+_NAMED = 8  # partitions in a message
 _KINDS = {"milvus", "deltalake"}
 
 
@@ -67,7 +71,8 @@ def judged_index(
     """Judge the index if it is complete and enough changed since the last verdict on it."""
     with failures_by_class(), milvus.client() as client:
         known = generations(platform.store, platform.config)
-        why = why_judge(platform.store, known)
+        asked = context.run.tags.get(JUDGE_AGAIN_TAG) == "allow"
+        why = why_judge(platform.store, known, asked=asked)
         if why:
             context.log.info(f"{known.target.collection} is judged: {why}")
             verdict = judge(platform.store, known, client, run_id=context.run_id, on_progress=progress_of(context))
@@ -220,7 +225,9 @@ def _not_published(known: Generations, publication: Publication) -> dg.Failure:
 
 
 def _waiting(publication: Publication) -> str:
-    return ", ".join(f"{key} ({count:,} waiting)" for key, count in publication.incomplete.items())
+    listed = [f"{key} ({count:,} waiting)" for key, count in publication.incomplete.items()]
+    more = [f"{len(listed) - _NAMED:,} partitions more"] if len(listed) > _NAMED else []
+    return ", ".join(listed[:_NAMED] + more)
 
 
 def _published(publication: Publication, removed: list[str], links: Mapping[str, Any]) -> dg.MaterializeResult[None]:

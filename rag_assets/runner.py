@@ -13,7 +13,7 @@ import dagster as dg
 from rag_assets.instance import PROCESS_TAG, dagster_home, fail_dead_runs, process_tag
 from rag_assets.jobs import BUILD_JOB, PUBLISH_JOB, STAGES
 from rag_assets.materialize import FAILING_IN, HELD_BACK
-from rag_assets.publication import PUBLISH_AGAIN_TAG
+from rag_assets.publication import JUDGE_AGAIN_TAG, PUBLISH_AGAIN_TAG
 from rag_assets.stages import NOT_BUILT, REBUILD_TAG
 from rag_core.config_loader import LoadedConfig
 from rag_core.embedding.manifest import remove_manifest
@@ -127,7 +127,7 @@ def run_pipeline(
 
 
 def run_publication(loaded: LoadedConfig, *, again: bool = False) -> RunSummary:
-    """Judge and publish what rag.yaml asks for.
+    """Judge and publish what rag.yaml asks for; one that was refused is judged again, whether it changed or not.
 
     Args:
         loaded: The configuration.
@@ -135,7 +135,7 @@ def run_publication(loaded: LoadedConfig, *, again: bool = False) -> RunSummary:
     """
     summary = RunSummary()
     with _code_location(loaded) as (defs, instance):
-        tags = {PUBLISH_AGAIN_TAG: "allow"} if again else {}
+        tags = {JUDGE_AGAIN_TAG: "allow", **({PUBLISH_AGAIN_TAG: "allow"} if again else {})}
         _execute(defs.resolve_job_def(PUBLISH_JOB), instance, tags, "all partitions", summary)
     summary.failures += _failed_checks(summary)
     return summary

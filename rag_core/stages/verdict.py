@@ -108,12 +108,17 @@ def settings_digest(generation: Generation) -> str:
     return ids.fingerprint({**settings, "search_params": generation.config.index.search_params})
 
 
-def why_judge(store: Store, known: Generations) -> str:
+def why_judge(store: Store, known: Generations, *, asked: bool = False) -> str:
     """Say why the target must be judged now; empty if the verdict on it still holds or it is not complete.
 
     A verdict holds while the settings are the same and no more than `evaluation.reevaluate_share` of the collection
     changed since. One that refused is looked at again after any change; one that found something wrong (a blocking
     check, Milvus other than its ledger) always, because what mends that need not change the ledger.
+
+    Args:
+        store: Holds the tables.
+        known: The target, and what is served.
+        asked: A person asks: a refusal is looked at again even if nothing changed, since a latency may be another now.
     """
     target = known.target
     if incomplete_partitions(store, target):
@@ -123,7 +128,9 @@ def why_judge(store: Store, known: Generations) -> str:
         return "it was never judged"
     if known.served and last.against != known.served.collection:
         return f"{known.served.collection} is served now"
-    return _why_again(store, target, last)
+    return _why_again(store, target, last) or (
+        "it was refused, and is asked for again" if asked and not last.passed else ""
+    )
 
 
 def _why_again(store: Store, target: Generation, last: Verdict) -> str:

@@ -103,6 +103,13 @@ def test_what_may_be_mended_without_a_change_of_the_ledger_is_looked_at_again(
     assert judged.why() == ""
 
 
+def test_a_person_may_ask_again_after_a_refusal(judged: Judged) -> None:
+    judged.judge()
+    assert why_judge(judged.store, Generations(judged.target, served=None), asked=True) == ""
+    judged.judge(passed=False)
+    assert "asked for again" in why_judge(judged.store, Generations(judged.target, served=None), asked=True)
+
+
 def test_other_floors_search_parameters_or_rival(judged: Judged) -> None:
     other = generation_of(judged.folder, index={"index_type": "HNSW"})
     judged.judge(against=other.collection)
