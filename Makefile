@@ -35,7 +35,7 @@ dev: $(STAMP) ## start the Dagster UI and everything local that it needs
 	@$(RAG) dev
 
 test: $(STAMP) ## unit tests, under a minute
-	$(VENV)/bin/python -m pytest -q tests/unit
+	$(VENV)/bin/python -m pytest -q -n auto --dist loadscope tests/unit
 
 test-all: $(STAMP) ## all tests: real Spark, Milvus Lite, HTTP servers, crashes
 	$(VENV)/bin/python -m pytest -q tests

@@ -6,11 +6,7 @@ Importing this module imports Great Expectations, which takes seconds: only `sui
 
 from typing import Any, ClassVar
 
-from rag_core.quality.importing import importable
-
-with importable():
-    import great_expectations.expectations as gxe
-
+import great_expectations.expectations as gxe
 from great_expectations.execution_engine import PandasExecutionEngine
 from great_expectations.expectations.expectation import ColumnAggregateExpectation
 from great_expectations.expectations.metrics.column_aggregate_metric_provider import (

@@ -9,11 +9,10 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rag_core.quality import expectations  # noqa: F401  (first: it sets what Great Expectations reads at its import)
+import great_expectations as gx
+from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
 
-import great_expectations as gx  # isort: skip
-from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults  # isort: skip
-
+from rag_core.quality import expectations  # noqa: F401  (being imported registers them)
 from rag_core.quality.compiling import Compiled
 from rag_core.quality.results import Measured
 

@@ -107,9 +107,9 @@ def _rendered(
     results: "Mapping[str, ExpectationSuiteValidationResult | Mapping[str, Any]]",
 ) -> Iterator[tuple[str, _Validation, str]]:
     """Yield the name, the outcome and the content, as HTML, of each validation."""
-    from rag_core.quality import expectations  # noqa: F401  (first: it sets what Great Expectations reads at its import)
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
 
-    from great_expectations.render.renderer import ValidationResultsPageRenderer  # isort: skip
+    from rag_core.quality import expectations  # noqa: F401  (being imported registers them and their renderers)
 
     view, renderer = _view(), ValidationResultsPageRenderer()
     for name in sorted(results):

@@ -1,10 +1,11 @@
-"""Great Expectations can be imported where the main module has no file."""
+"""Great Expectations can be imported in processes whose main module has no file, such as those that Dagster spawns."""
 
 import subprocess
 import sys
 
 
 def test_a_process_without_a_main_file_survives_the_import() -> None:
-    program = "import rag_core.quality.suites, sys; print(hasattr(sys.modules['__main__'], '__file__'))"
+    """It imports Spark Connect, which ends such a process with exit code 0 where its own dependencies are missing."""
+    program = "import rag_core.quality.suites, os; print(os.environ['GX_ANALYTICS_ENABLED'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr

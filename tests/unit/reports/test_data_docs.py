@@ -15,9 +15,7 @@ from tests.report_support import SCRIPT, append, result_row
 
 @pytest.fixture(scope="module")
 def results() -> Mapping[str, Any]:
-    import rag_core.quality.expectations  # noqa: F401  (switches its analytics off)
-
-    import great_expectations as gx  # isort: skip
+    import great_expectations as gx
     import great_expectations.expectations as gxe
     import pandas as pd
 
