@@ -225,6 +225,7 @@ def test_endpoint_that_is_down_keeps_no_change_from_what_is_served(life: Life) -
     assert found(platform, "lighthouse fog signal", "hybrid")[0] == "mariner"
     assert platform.rag("abandon").returncode == 0
     assert target(platform) not in collections(platform)
+    life.platform = configure(platform, FINER)
 
 
 def test_bad_model_is_refused_with_reasons(life: Life) -> None:
