@@ -39,7 +39,7 @@ def config_of(**sections: Any) -> RagConfig:
     return RagConfig.model_validate({"store": StoreConfig(root="/nowhere"), "sources": (source,), **sections})
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(chunking=_CHUNKING, embedding=_LOCAL | _REMOTE, index=_INDEX, other=_LOCAL | _REMOTE)
 def test_a_generation_is_restored_whatever_rag_yaml_asks_for(
     chunking: dict[str, Any], embedding: dict[str, Any], index: dict[str, Any], other: dict[str, Any]
