@@ -38,7 +38,7 @@ test: $(STAMP) ## unit tests, under a minute
 	$(VENV)/bin/python -m pytest -q -n auto --dist loadscope tests/unit
 
 test-all: $(STAMP) ## all tests: real Spark, Milvus Lite, HTTP servers, crashes
-	$(VENV)/bin/python -m pytest -q tests
+	$(VENV)/bin/python -m pytest -q -n auto --dist loadfile tests
 
 lint: $(STAMP) ## ruff
 	$(VENV)/bin/ruff check .
