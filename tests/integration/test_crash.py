@@ -128,9 +128,7 @@ def test_killed_at_random_times(crashing: Crashing) -> None:
     for _ in range(3):
         crashing.change()
         environment = {**os.environ, "RAG_CONFIG": str(crashing.platform.config_path)}
-        run = subprocess.Popen(
-            [sys.executable, "-m", "rag_assets.cli", "run"], env=environment
-        )
+        run = subprocess.Popen([sys.executable, "-m", "rag_assets.cli", "run"], env=environment)
         time.sleep(rng.uniform(1.0, 8.0))
         run.kill()
         run.wait()
