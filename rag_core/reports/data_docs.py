@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from rag_core.quality import validations
 from rag_core.reports.formats import NOTHING, number, render
 from rag_core.reports.index_page import DATA_DOCS
 from rag_core.reports.pages import ReportPage, keep_newest_folders, safe_name, write_page, write_text
-from rag_core.tables.delta import TableSlice
+from rag_core.tables.delta import PARTITIONED, TableSlice
 from rag_core.tables.store import Store
 
 if TYPE_CHECKING:
@@ -94,8 +97,13 @@ def write_data_docs(
 
 
 def last_tested_run(store: Store) -> str:
-    """Return the run that tested last, of those whose validations are kept; empty if none is."""
-    tested = TableSlice.newest(store, "quality_results").read(["run_id", "evaluated_at"])
+    """Return the run that tested partitions last, of those whose validations are kept; empty if none is.
+
+    `rag run` ends with a run that publishes and tests nothing but `retrieval_eval`: the one before it is meant.
+    """
+    tested = TableSlice.newest(store, "quality_results").read(["run_id", "evaluated_at", "table"])
+    of_partitions = tested.filter(pc.is_in(tested["table"], pa.array(sorted(PARTITIONED))))
+    tested = of_partitions if of_partitions.num_rows else tested
     ordered = (
         tested.group_by("run_id").aggregate([("evaluated_at", "max")]).sort_by([("evaluated_at_max", "descending")])
     )
