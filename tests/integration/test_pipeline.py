@@ -130,10 +130,12 @@ def test_rejected_document_has_a_reason_and_stops_nothing(platform: Platform) ->
     assert row["reason"]
 
 
-def test_other_model_is_refused(platform: Platform) -> None:
-    done = platform.rag("search", "anything", RAG_EMBEDDING__QUERY_PREFIX="query: ")
-    assert done.returncode == 2
-    assert "same model" in done.stderr
+def test_questions_are_embedded_by_the_served_model_whatever_rag_yaml_asks_for(platform: Platform) -> None:
+    question = "quokka crate number 7 spare part Z7"
+    expected = [hit["chunk_id"] for hit in search_json(platform, question, "dense")]
+    done = platform.rag("search", question, "--mode", "dense", "--json", RAG_EMBEDDING__QUERY_PREFIX="query: ")
+    assert done.returncode == 0, done.stderr
+    assert [hit["chunk_id"] for hit in json.loads(done.stdout)] == expected
 
 
 def test_missing_source_deletes_nothing(platform: Platform) -> None:
