@@ -60,6 +60,8 @@ def test_ui_starts_and_stops_as_a_whole(tmp_path: Path) -> None:
             "chunks": True,
             "embeddings": True,
             "index_partitions": True,
+            "retrieval_eval": False,
+            "index_verdict": False,
             "published_index": False,
         }
         children = psutil.Process(dev.pid).children(recursive=True)
