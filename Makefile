@@ -34,7 +34,7 @@ demo: $(STAMP) ## index the example corpus, ask a question, print the cited answ
 dev: $(STAMP) ## start the Dagster UI and everything local that it needs
 	@$(RAG) dev
 
-test: $(STAMP) ## unit tests, under a minute
+test: $(STAMP) ## unit tests
 	$(VENV)/bin/python -m pytest -q -n auto --dist loadscope tests/unit
 
 test-all: $(STAMP) ## all tests: real Spark, Milvus Lite, HTTP servers, crashes
