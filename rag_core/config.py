@@ -5,9 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -16,13 +13,16 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-MIB = 1024 * 1024
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values are immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+from rag_core.config_base import MIB, HttpAddress, Section
+from rag_core.config_freshness import (
+    AlertsConfig,
+    AutomationConfig,
+    FreshnessConfig,
+    Objective,
+    RetentionConfig,
+    RunConfig,
+    SqsEvents,
+)
 
 
 class StoreConfig(Section):
@@ -69,14 +69,6 @@ class ChunkingConfig(Section):
         return self
 
 
-def _http_address(value: str) -> str:
-    """Check an address: without the scheme, `host:port` would be taken for a scheme and a path."""
-    if not re.match(r"https?://[^/]", value):
-        raise ValueError("an address with its scheme, such as http://127.0.0.1:19530")
-    return value
-
-
-HttpAddress = Annotated[str, AfterValidator(_http_address)]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -96,6 +88,9 @@ class _SourceBase(Section):
     chunking: ChunkingConfig | None = Field(
         default=None, description="Replaces `chunking` for this source, keys left out included."
     )
+    objective: Objective | None = Field(
+        default=None, description="Replaces `freshness.objective` for this source, keys left out included."
+    )
 
     @field_validator("name")
     @classmethod
@@ -113,13 +108,14 @@ class FilesSource(_SourceBase):
 
 
 class S3Source(_SourceBase):
-    """A prefix of an S3 bucket. This version checks the settings, but cannot read the objects yet."""
+    """A prefix of an S3 bucket. Credentials come from the environment, as boto3 finds them."""
 
     kind: Literal["s3"]
     bucket: str = Field(description="Bucket name.")
     prefix: str = Field(default="", description="Key prefix; object keys are relative to it.")
     endpoint_url: str | None = Field(default=None, description="Override for S3-compatible servers.")
     region: str | None = Field(default=None, description="AWS region.")
+    events: SqsEvents | None = Field(default=None, description="Event notifications; without, the prefix is listed.")
 
 
 class SlackSource(_SourceBase):
@@ -198,6 +194,16 @@ class EmbeddingConfig(Section):
     concurrency: int = Field(default=4, ge=1, description="openai backend: requests at once.")
     timeout_s: float = Field(default=60.0, gt=0, description="openai backend: time limit of one request.")
     max_retries: int = Field(default=6, ge=0, description="openai backend: tries after a refused request.")
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Embedding jobs at once; default: one for each GPU, and one on a machine without.",
+    )
+    worker_idle_s: float = Field(
+        default=300.0,
+        ge=0,
+        description="A local worker stays ready, its model loaded, this long after its last job; 0: it ends with it.",
+    )
 
     @model_validator(mode="after")
     def _endpoint_complete(self) -> "EmbeddingConfig":
@@ -254,12 +260,6 @@ class SparkConfig(Section):
         if not isinstance(value, dict):
             return value
         return {key: str(item).lower() if isinstance(item, bool | int | float) else item for key, item in value.items()}
-
-
-class RunConfig(Section):
-    """How partitions are packed into Dagster runs."""
-
-    max_partitions_per_run: int = Field(default=32, ge=1, description="Upper bound for one run of a backfill.")
 
 
 class LabelledQueries(Section):
@@ -371,6 +371,10 @@ class RagConfig(Section):
     index: IndexConfig = Field(default_factory=IndexConfig, description="Where vectors are searched.")
     spark: SparkConfig = Field(default_factory=SparkConfig, description="Engine of large changes.")
     run: RunConfig = Field(default_factory=RunConfig, description="Packing of runs.")
+    freshness: FreshnessConfig = Field(default_factory=FreshnessConfig, description="Detection of changes, objectives.")
+    automation: AutomationConfig = Field(default_factory=AutomationConfig, description="What starts by itself.")
+    alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="Who is told.")
+    retention: RetentionConfig = Field(default_factory=RetentionConfig, description="How long things are kept.")
     quality: QualityConfig = Field(default_factory=QualityConfig, description="Declared tests.")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Recalls before publication.")
     publication: PublicationConfig = Field(default_factory=PublicationConfig, description="Blue/green publication.")
@@ -411,6 +415,10 @@ class RagConfig(Section):
     def buckets_of(self, source: SourceConfig) -> int:
         """Return the number of partitions of a source."""
         return source.buckets or self.buckets
+
+    def objective_of(self, source: SourceConfig) -> Objective:
+        """Return the freshness objective of a source."""
+        return source.objective or self.freshness.objective
 
     def chunking_of(self, source: SourceConfig) -> ChunkingConfig:
         """Return the chunking of a source."""

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from rag_core.config import FilesSource, JsonlSource, RagConfig, S3Source, Section, SlackSource
+from rag_core.config import FilesSource, JsonlSource, RagConfig, S3Source, SlackSource
+from rag_core.config_base import Section
 
 ENV_PREFIX = "RAG_"
 ENV_SEPARATOR = "__"

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-from rag_core.config import RagConfig, Section
+from rag_core.config import RagConfig
+from rag_core.config_base import Section
 from rag_core.config_draft import Draft
 from rag_core.config_env import overlay
 from rag_core.config_keys import Path as KeyPath

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from rag_core.config import RagConfig, Section
+from rag_core.config import RagConfig
+from rag_core.config_base import Section
 from rag_core.config_keys import SOURCE_KINDS, Path, entry_section_of, field_at, is_secret, section_of, type_text
 from rag_core.errors import ConfigError
 

@@ -10,7 +10,8 @@ from typing import Any
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
-from rag_core.config import RagConfig, Section
+from rag_core.config import RagConfig
+from rag_core.config_base import Section
 from rag_core.config_keys import SOURCE_KINDS, ConfigKey, entry_section_of, keys_of, section_of, type_text
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"

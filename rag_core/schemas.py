@@ -250,3 +250,58 @@ RETRIEVAL_EVAL: Final = pa.schema(
         _field("mrr", pa.float64(), "reciprocal rank of the first relevant document"),
     ]
 )
+
+SOURCE_CHANGES: Final = pa.schema(
+    [
+        _field("change_id", pa.string(), "key: digest of source, object, look and what it changed to"),
+        _field("source", pa.string(), "name of the source in the configuration"),
+        _field("partition_key", pa.string(), "partition of the object"),
+        _field("object_id", pa.string(), "doc_id of the object itself"),
+        _field("object_key", pa.string(), "key of the object; empty where it is not known any more", nullable=True),
+        _field("kind", pa.string(), "new, changed or deleted"),
+        _field("changed_at", TIMESTAMP, "when the source changed it, never before `not_before` nor after `seen_at`"),
+        _field("basis", pa.string(), "where changed_at is from: source, event, or bound (the look before, at worst)"),
+        _field(
+            "not_before", TIMESTAMP, "the last look that did not show the change; null: there was none", nullable=True
+        ),
+        _field("seen_at", TIMESTAMP, "start of the first look that showed it"),
+        _field("look", pa.int64(), "number of that look at the source"),
+        _field(
+            "counted", pa.bool_(), "whether the objective counts it: not the first look at a source, nor a backfill"
+        ),
+    ]
+)
+
+PASSES: Final = pa.schema(
+    [
+        _field("pass_id", pa.string(), "key: digest of run, partition and try"),
+        _field("run_id", pa.string(), "Dagster run"),
+        _field("partition_key", pa.string(), "the partition that was brought up to date, or failed"),
+        _field("source", pa.string(), "its source"),
+        _field("reason", pa.string(), "why it ran: change, backfill, reconcile or manual"),
+        _field("listed_at", TIMESTAMP, "start of the listing of the source: changes seen until then are covered"),
+        _field("verified_at", TIMESTAMP, "when all of it was verified as searchable; null unless ok", nullable=True),
+        _field("outcome", pa.string(), "ok, failed, held (blocking checks) or crashed (the run's process ended)"),
+        _field("stage", pa.string(), "the stage that failed or was held back; empty if ok"),
+        _field("failure", pa.string(), "permanent or transient; empty if ok"),
+        _field("message", pa.string(), "what failed, and what to do; empty if ok"),
+        _field("objects", pa.int64(), "objects that were new, changed or deleted"),
+        _field("seconds", pa.float64(), "wall-clock time of the run until then"),
+        _field("finished_at", TIMESTAMP, "when this was written"),
+    ]
+)
+
+ALERTS: Final = pa.schema(
+    [
+        _field("alert_id", pa.string(), "key: digest of alert_key and when it began"),
+        _field("alert_key", pa.string(), "what is wrong with what, such as stuck_partition/handbook__03"),
+        _field("kind", pa.string(), "the kind of it; docs/operations.md has an entry for each"),
+        _field("severity", pa.string(), "warning or critical"),
+        _field("state", pa.string(), "firing, repeated or resolved"),
+        _field("at", TIMESTAMP, "when this was told"),
+        _field("since", TIMESTAMP, "when it began"),
+        _field("title", pa.string(), "one line"),
+        _field("body", pa.string(), "what was seen, and what to do"),
+        _field("link", pa.string(), "page of the run, asset or report; may be empty"),
+    ]
+)

@@ -7,7 +7,8 @@ from typing import Final
 from pydantic import Field
 
 from rag_core import ids
-from rag_core.config import ArchiveLimits, JsonlSource, ParsingConfig, Section, SourceConfig
+from rag_core.config import ArchiveLimits, JsonlSource, ParsingConfig, SourceConfig
+from rag_core.config_base import Section
 
 PARSER_VERSION: Final = 1  # move it when the text of an unchanged document would change
 

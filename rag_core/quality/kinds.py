@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rag_core.config import Section
+from rag_core.config_base import Section
 from rag_core.quality import conditions
 from rag_core.quality.patterns import NAMES, PatternName
 

@@ -27,6 +27,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     "quality_failures": schemas.QUALITY_FAILURES,
     "verdicts": schemas.VERDICTS,
     "deletions": schemas.DELETIONS,
+    "source_changes": schemas.SOURCE_CHANGES,
+    "passes": schemas.PASSES,
+    "alerts": schemas.ALERTS,
 }
 """Every stored asset's table and its schema; the vector cache is a table of `rag_core.embedding.cache`."""
 

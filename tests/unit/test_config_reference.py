@@ -43,8 +43,8 @@ def test_every_key_has_a_row_and_a_description() -> None:
 
 def test_secrets_are_marked() -> None:
     rows = [line for line in config_reference.reference().splitlines() if "secret text" in line]
-    assert [row.split("|")[1].strip() for row in rows] == ["`api_key`", "`token`"]
-    assert all("environment only" in row for row in rows)
+    assert [row.split("|")[1].strip() for row in rows] == ["`api_key`", "`token`", "`webhook.url`", "`email.password`"]
+    assert all("only from RAG_" in row or "environment only" in row for row in rows)
 
 
 def test_check_tells_a_stale_page(tmp_path, monkeypatch, capsys) -> None:
