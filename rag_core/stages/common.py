@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -61,6 +62,7 @@ class StageOutput:
         totals: Figures of the whole run (bytes read, tokens/s, reuse share, ...).
         examples: Rejected documents as (partition key, uri, reason), a few per partition.
         after_commit: What is only true once the change is committed; called then.
+        listed_at: Of each source that was listed, when its listing began (UTC): the change covers what was there then.
     """
 
     change: TableChange
@@ -69,6 +71,7 @@ class StageOutput:
     totals: Mapping[str, Any] = field(default_factory=dict)
     examples: tuple[tuple[str, str, str], ...] = ()
     after_commit: Callable[[], None] = nothing
+    listed_at: Mapping[str, datetime] = field(default_factory=dict)
 
 
 def count_by_partition(table: pa.Table) -> dict[str, int]:

@@ -27,12 +27,16 @@ _EXAMPLES_PER_PARTITION = 5
 
 @dataclass(frozen=True)
 class _SourceWork:
-    """Of one source: the difference, and by object key the partitions of what is listed and of all that is known."""
+    """Of one source: the difference, and by object key the partitions of what is listed and of all that is known.
+
+    `listed_at` is the time just before the listing began.
+    """
 
     difference: ObjectDiff
     listed: Mapping[str, str]
     partitions: Mapping[str, str]
     keys: frozenset[str]
+    listed_at: datetime
 
 
 def documents_change(
@@ -52,7 +56,7 @@ def documents_change(
 
     Returns:
         The change, and counts by partition (in objects for new, changed, deleted, unchanged; in documents for rejected
-        and empty). An unchanged source gives an empty change.
+        and empty). An unchanged source gives an empty change. `listed_at` has an entry for each source of the slice.
 
     Raises:
         SourceError: A source cannot be listed or read; nothing is deleted because of it.
@@ -61,11 +65,13 @@ def documents_change(
     counts = {key: Counts() for key in current.partition_keys or ()}
     files: list[StagedFile] = []
     replaced: list[str] = []
+    listed_at: dict[str, datetime] = {}
     renamed = bytes_read = 0
     seconds = {"list": 0.0, "parse": 0.0}
     for source_name, keys in keys_by_source(config, current.partition_keys or ()).items():
         source_config = config.source(source_name)
         work = _diff_source(current, config, source_config, frozenset(keys))
+        listed_at[source_name] = work.listed_at
         on_progress(f"listed {source_name}", len(work.listed), len(work.listed))
         _count(work, counts)
         todo = [*work.difference.new, *work.difference.changed]
@@ -94,7 +100,7 @@ def documents_change(
         "renamed": renamed,
         "bytes_read": bytes_read,
     }
-    return StageOutput(change, counts, seconds, totals, examples)
+    return StageOutput(change, counts, seconds, totals, examples, listed_at=listed_at)
 
 
 def listed_difference(current: TableSlice, config: RagConfig, source: SourceConfig) -> ObjectDiff:
@@ -109,6 +115,7 @@ def _diff_source(
     settings = ParseSettings.of(config.parsing, source_config)
     listing: list[SourceObject] = []
     places: dict[str, str] = {}
+    listed_at = datetime.now(UTC)
     for item in open_source(source_config).list():
         key = ids.partition_key(item.source, ids.bucket_of(item.root_doc_id, buckets), buckets)
         if key in keys:
@@ -116,7 +123,7 @@ def _diff_source(
             places[item.key] = key
     seen = seen_source(current, source_config.name, keys, buckets, settings)
     difference = diff(listing, seen.objects, parser_fingerprint=parser_fingerprint(settings))
-    return _SourceWork(difference, places, {**seen.partitions, **places}, keys)
+    return _SourceWork(difference, places, {**seen.partitions, **places}, keys, listed_at)
 
 
 def _count(work: _SourceWork, counts: Mapping[str, Counts]) -> None:
