@@ -75,7 +75,9 @@ def judged_index(
         why = why_judge(platform.store, known, asked=asked)
         if why:
             context.log.info(f"{known.target.collection} is judged: {why}")
-            verdict = judge(platform.store, known, client, run_id=context.run_id, on_progress=progress_of(context))
+            verdict = judge(
+                platform.store, known, client, run_id=context.run_id, on_progress=progress_of(context, "index_verdict")
+            )
             crash_point("index_verdict.before_commit")
             verdict = replace(verdict, report=report_path(verdict))
             append_verdict(platform.store, verdict)

@@ -21,7 +21,7 @@ class EmbeddingLauncherResource(dg.ConfigurableResource["EmbeddingLauncherResour
 
     platform: dg.ResourceDependency[PlatformResource]
 
-    def run(self, context: dg.AssetExecutionContext, manifest: str, on_progress: Progress) -> dict[str, Any]:
+    def run(self, context: dg.OpExecutionContext, manifest: str, on_progress: Progress) -> dict[str, Any]:
         """Embed what the manifest lists.
 
         Returns:
@@ -36,7 +36,7 @@ class EmbeddingLauncherResource(dg.ConfigurableResource["EmbeddingLauncherResour
         )
         try:
             invocation = client.run(
-                command=worker_command(manifest), context=context.op_execution_context, extras={"manifest": manifest}
+                command=worker_command(manifest), context=context, extras={"manifest": manifest}
             )
         except DagsterPipesExecutionError as error:
             message = f"the embedding worker failed on {manifest}: {error}; its output is in the run's stderr"

@@ -18,9 +18,13 @@ def set_listener(listener: Callable[[str, str, int, int], None] | None) -> None:
     _listener = listener
 
 
-def progress_of(context: dg.AssetExecutionContext) -> Progress:
-    """Return a callback that writes to the run's log at most every few seconds, and to the listener every time."""
-    asset = ", ".join(sorted(key.to_user_string() for key in context.selected_asset_keys))
+def progress_of(context: dg.AssetExecutionContext | dg.OpExecutionContext, asset: str) -> Progress:
+    """Return a callback that writes to the run's log at most every few seconds, and to the listener every time.
+
+    Args:
+        context: Of the step; its log is written to.
+        asset: Whose progress it is, for the listener.
+    """
     last = time.monotonic()
 
     def report(what: str, done: int, total: int) -> None:
