@@ -30,3 +30,7 @@ class SourceError(TransientError):
 
 class ObjectGoneError(SourceError):
     """An object was listed but is no longer there."""
+
+
+class SourceRefusedError(SourceError, PermanentError):
+    """A source refuses for good: no such bucket, no permission. Not retried; whoever asks looks for permanent first."""

@@ -18,7 +18,7 @@ def translate(pattern: str) -> str:
         if part != "**":
             expression += _segment(part) + ("" if last else "/")
         elif not last:
-            expression += "(?:[^/]+/)*"
+            expression += "(?:[^/]*/)*"  # keys of S3 may have folders without a name: `a//b`
         else:
             expression += ".+"
     return f"(?s:{expression})"
