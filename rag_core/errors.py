@@ -24,6 +24,10 @@ class FingerprintMismatchError(PermanentError):
     """Two parts that must come from the same model or schema do not."""
 
 
+class ImplausibleShrinkError(PermanentError):
+    """So much of a source is gone that it is taken for a source that is not there; nothing was deleted."""
+
+
 class SourceError(TransientError):
     """A source cannot be listed or an object of it cannot be read."""
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from rag_core.errors import ConfigError, SourceError
+from rag_core.errors import ConfigError, ImplausibleShrinkError, SourceError
 
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 
-WHOLE: Final = (ConfigError, SourceError)
+WHOLE: Final = (ConfigError, ImplausibleShrinkError, SourceError)
 """Errors that are about all partitions of a source, so that smaller tries cannot help."""
 
 _GIVE_UP_AFTER: Final = 3

@@ -3,15 +3,18 @@
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rag_core import ids
 from rag_core.config import RagConfig, SourceConfig
 from rag_core.engine.base import Engine, ParseJob
+from rag_core.errors import ImplausibleShrinkError
+from rag_core.freshness.shrink import shrink_message
 from rag_core.parsing.settings import ParseSettings, parser_fingerprint
 from rag_core.partitions import keys_by_source
 from rag_core.sources.base import SourceObject
@@ -29,14 +32,22 @@ _EXAMPLES_PER_PARTITION = 5
 class _SourceWork:
     """Of one source: the difference, and by object key the partitions of what is listed and of all that is known.
 
-    `listed_at` is the time just before the listing began.
+    `listed_ids` holds the id of every listed object of the source, one after the other: an object for each would take
+    fifty times as much. `listed_at` is the time just before the listing began.
     """
 
+    source: SourceConfig
     difference: ObjectDiff
     listed: Mapping[str, str]
     partitions: Mapping[str, str]
     keys: frozenset[str]
+    listed_ids: bytearray
     listed_at: datetime
+
+    @property
+    def todo(self) -> list[SourceObject]:
+        """What is to be parsed."""
+        return [*self.difference.new, *self.difference.changed]
 
 
 def documents_change(
@@ -44,6 +55,7 @@ def documents_change(
     config: RagConfig,
     engine: Engine,
     *,
+    accept_deletions: bool = False,
     on_progress: Progress = no_progress,
 ) -> StageOutput:
     """Bring the documents of some partitions up to date with their sources.
@@ -52,6 +64,7 @@ def documents_change(
         current: The `documents` table, narrowed to the partitions of the run.
         config: Sources, buckets and parser limits.
         engine: Where parsing runs.
+        accept_deletions: Let any share of a source vanish at once.
         on_progress: Told of listed and parsed objects.
 
     Returns:
@@ -60,32 +73,29 @@ def documents_change(
 
     Raises:
         SourceError: A source cannot be listed or read; nothing is deleted because of it.
+        ImplausibleShrinkError: So much of a source is gone that it is taken for a source that is not there; nothing was
+            parsed or written.
     """
     started = time.perf_counter()
     counts = {key: Counts() for key in current.partition_keys or ()}
-    files: list[StagedFile] = []
-    replaced: list[str] = []
-    listed_at: dict[str, datetime] = {}
-    renamed = bytes_read = 0
-    seconds = {"list": 0.0, "parse": 0.0}
+    works: list[_SourceWork] = []
     for source_name, keys in keys_by_source(config, current.partition_keys or ()).items():
-        source_config = config.source(source_name)
-        work = _diff_source(current, config, source_config, frozenset(keys))
-        listed_at[source_name] = work.listed_at
+        work = _diff_source(current, config, config.source(source_name), frozenset(keys))
+        if work.difference.deleted and not accept_deletions:
+            _refuse_shrink(current, config, work)
         on_progress(f"listed {source_name}", len(work.listed), len(work.listed))
         _count(work, counts)
-        todo = [*work.difference.new, *work.difference.changed]
-        seconds["list"] += time.perf_counter() - started
-        started = time.perf_counter()
-        if todo:
-            job = ParseJob(current.store, config, source_config, ingested_at=datetime.now(UTC))
-            files += engine.parse(todo, job, on_progress=on_progress)
-        seconds["parse"] += time.perf_counter() - started
-        started = time.perf_counter()
+        works.append(work)
+    listed = time.perf_counter()
+    files: list[StagedFile] = []
+    replaced: list[str] = []
+    for work in works:
+        if work.todo:
+            job = ParseJob(current.store, config, work.source, ingested_at=datetime.now(UTC))
+            files += engine.parse(work.todo, job, on_progress=on_progress)
         gone = [*(item.key for item in work.difference.changed), *work.difference.deleted]
-        replaced += [ids.doc_id(source_name, key) for key in gone]
-        renamed += len(work.difference.renamed)
-        bytes_read += sum(item.size_bytes for item in todo)
+        replaced += [ids.doc_id(work.source.name, key) for key in gone]
+    seconds = {"list": listed - started, "parse": time.perf_counter() - listed}
     examples = _count_statuses(current, files, counts)
     _count_standing_rejects(current, replaced, counts)
     change = TableChange(
@@ -97,9 +107,10 @@ def documents_change(
     totals = {
         "parsed": sum(c.new + c.changed for c in counts.values()),
         "rejected": sum(c.rejected for c in counts.values()),
-        "renamed": renamed,
-        "bytes_read": bytes_read,
+        "renamed": sum(len(work.difference.renamed) for work in works),
+        "bytes_read": sum(item.size_bytes for work in works for item in work.todo),
     }
+    listed_at = {work.source.name: work.listed_at for work in works}
     return StageOutput(change, counts, seconds, totals, examples, listed_at=listed_at)
 
 
@@ -115,15 +126,31 @@ def _diff_source(
     settings = ParseSettings.of(config.parsing, source_config)
     listing: list[SourceObject] = []
     places: dict[str, str] = {}
+    listed_ids = bytearray()
     listed_at = datetime.now(UTC)
     for item in open_source(source_config).list():
-        key = ids.partition_key(item.source, ids.bucket_of(item.root_doc_id, buckets), buckets)
+        object_id = item.root_doc_id
+        listed_ids += object_id.encode()
+        key = ids.partition_key(item.source, ids.bucket_of(object_id, buckets), buckets)
         if key in keys:
             listing.append(item)
             places[item.key] = key
     seen = seen_source(current, source_config.name, keys, buckets, settings)
     difference = diff(listing, seen.objects, parser_fingerprint=parser_fingerprint(settings))
-    return _SourceWork(difference, places, {**seen.partitions, **places}, keys, listed_at)
+    partitions = {**seen.partitions, **places}
+    return _SourceWork(source_config, difference, places, partitions, keys, listed_ids, listed_at)
+
+
+def _refuse_shrink(current: TableSlice, config: RagConfig, work: _SourceWork) -> None:
+    """Raise if the whole source, not only its partitions of this run, has lost more objects than is plausible."""
+    whole = replace(current, partition_keys=None)
+    known = pc.unique(whole.read(["object_id"], pc.field("source") == work.source.name)["object_id"])
+    size = len(ids.digest())
+    offsets = np.arange(0, len(work.listed_ids) + 1, size, dtype=np.int64)
+    listed = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(work.listed_ids))
+    gone = len(known) - pc.sum(pc.is_in(known.cast(pa.large_string()), listed)).as_py()
+    if message := shrink_message(work.source, len(known), gone, config.freshness):
+        raise ImplausibleShrinkError(message)
 
 
 def _count(work: _SourceWork, counts: Mapping[str, Counts]) -> None:

@@ -25,12 +25,17 @@ def append_rows(store: Store, table: str, rows: Sequence[Mapping[str, Any]], *, 
     Returns:
         The table's version.
     """
+    data = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMAS[table])
+    return append_table(store, table, data, run_id=run_id)
+
+
+def append_table(store: Store, table: str, rows: pa.Table, *, run_id: str = "") -> int:
+    """Append rows in the table's schema; else as `append_rows`."""
     current = ensure_table(store, table)
-    if not rows:
+    if not rows.num_rows:
         return int(current.version())
     properties = CommitProperties(custom_metadata={"run_id": run_id})
-    data = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMAS[table])
-    write_deltalake(current, data, mode="append", commit_properties=properties)
+    write_deltalake(current, rows, mode="append", commit_properties=properties)
     current = ensure_table(store, table)
     if current.version() % _COMPACT_EVERY == 0:
         current.optimize.compact()
