@@ -16,7 +16,8 @@ from dbt_like_checks.checks import build_checks, build_test_job  # noqa: E402
 from dbt_like_checks.index_checks import build_index_checks, build_verify_job  # noqa: E402
 from io_managers.delta import DeltaIOManager  # noqa: E402
 from rag_assets.jobs import build_jobs  # noqa: E402
-from rag_assets.publication import judged_index, published_index  # noqa: E402
+from rag_assets.packed import HANDOVER  # noqa: E402
+from rag_assets.publication import build_publication_assets  # noqa: E402
 from rag_assets.stages import build_stage_assets  # noqa: E402
 from rag_core.config_loader import load_config  # noqa: E402
 from rag_core.partitions import all_partition_keys  # noqa: E402
@@ -44,11 +45,12 @@ def build_defs(*, config_path: Path | None = None, overrides: Mapping[str, objec
         "embedding_launcher": EmbeddingLauncherResource(platform=platform),
         "milvus": MilvusResource(platform=platform),
         "io_manager": DeltaIOManager(platform=platform),
+        HANDOVER: dg.mem_io_manager,
         **(overrides or {}),
     }
     return dg.Definitions(
-        assets=[*build_stage_assets(config, partitions), judged_index, published_index],
-        asset_checks=[*build_checks(config), *build_index_checks()],
+        assets=[*build_stage_assets(config, partitions), *build_publication_assets(config)],
+        asset_checks=[*build_checks(config), *build_index_checks(config)],
         jobs=[*build_jobs(config), build_test_job(config), build_verify_job()],
         resources=resources,
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from rag_assets.packed import SOURCE_TAG, build_packed_job
 from rag_core.config import RagConfig
 from rag_core.tables.maintenance import maintain
 from resources.platform import PlatformResource
@@ -17,8 +18,7 @@ STAGES = ("documents", "chunks", "embeddings", "index_partitions")
 BUILD_JOB = "build_index"
 PUBLISH_JOB = "publish_index"
 TEST_JOB = "test_tables"
-
-SOURCE_TAG = "rag/source"
+CHECK_JOB = "check_index"
 
 # Reading every id back from Milvus is no part of an ordinary run: each verdict does it, and the job `verify_index`.
 _SLOW_CHECKS = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("index_partitions"), "anti_entropy"))
@@ -35,6 +35,11 @@ def build_jobs(config: RagConfig) -> Sequence["dg.JobDefinition | UnresolvedAsse
         PUBLISH_JOB,
         selection=["retrieval_eval", "index_verdict", "published_index"],
         description="Judge the complete collection, and point the alias at it if it passes.",
+    )
+    checks = dg.define_asset_job(
+        CHECK_JOB,
+        selection=dg.AssetSelection.checks_for_assets(*STAGES) - _SLOW_CHECKS,
+        description="All checks of the stages' tables. What was tested and did not change is not tested again.",
     )
     stages = [
         dg.define_asset_job(
@@ -53,7 +58,7 @@ def build_jobs(config: RagConfig) -> Sequence["dg.JobDefinition | UnresolvedAsse
         )
         for source in config.sources
     ]
-    return [whole, publish, *stages, *sources, maintain_tables]
+    return [build_packed_job(config), whole, checks, publish, *stages, *sources, maintain_tables]
 
 
 @dg.op

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,13 +11,17 @@ from typing import Any
 import dagster as dg
 
 from rag_assets.instance import PROCESS_TAG, dagster_home, fail_dead_runs, process_tag
-from rag_assets.jobs import BUILD_JOB, PUBLISH_JOB, STAGES
+from rag_assets.jobs import CHECK_JOB, PUBLISH_JOB, STAGES
 from rag_assets.materialize import FAILING_IN, HELD_BACK
+from rag_assets.packed import FAILED_PARTITIONS, PACKED_JOB, run_config, run_tags
 from rag_assets.publication import JUDGE_AGAIN_TAG, PUBLISH_AGAIN_TAG
-from rag_assets.stages import NOT_BUILT, REBUILD_TAG
+from rag_assets.stage_work import ACCEPT_DELETIONS_TAG, NOT_BUILT, REBUILD_TAG
+from rag_core.config import RagConfig
 from rag_core.config_loader import LoadedConfig
 from rag_core.embedding.manifest import remove_manifest
 from rag_core.errors import ConfigError
+from rag_core.packing import Item
+from rag_core.packing import pack as packed
 from rag_core.partitions import all_partition_keys, keys_by_source, source_of
 from rag_core.quality.results import ALL_PARTITIONS
 from rag_core.tables.store import Store
@@ -69,10 +73,10 @@ class RunSummary:
         return {**{name: getattr(self, name) for name in names}, **checks, "seconds": round(self.seconds, 2)}
 
 
-def pack(keys: Sequence[str], all_keys: Sequence[str], limit: int) -> list[tuple[str, ...]]:
+def ranges(keys: Sequence[str], all_keys: Sequence[str], limit: int) -> list[tuple[str, ...]]:
     """Split partition keys into runs of at most `limit` keys that are contiguous among all keys.
 
-    Dagster names a run's partitions by the two ends of a range, so a gap must begin a new run.
+    Dagster names the partitions of an asset run by the two ends of a range, so a gap must begin a new run.
     """
     position = {key: number for number, key in enumerate(all_keys)}
     runs: list[list[str]] = []
@@ -91,14 +95,16 @@ def run_pipeline(
     sources: Iterable[str] | None = None,
     stage: str | None = None,
     rebuild: bool = False,
+    accept_deletions: bool = False,
 ) -> RunSummary:
-    """Materialize the partitioned assets source by source, then publish.
+    """Bring the partitions up to date source by source, test the tables, then judge and publish.
 
     Args:
         loaded: The configuration.
         sources: Names of sources; None means all.
         stage: Only this asset, without publication; None means all.
         rebuild: Let a changed setting embed everything anew.
+        accept_deletions: Let most of a source vanish at once.
 
     Raises:
         ConfigError: A source or stage that does not exist.
@@ -109,21 +115,42 @@ def run_pipeline(
     if stage is not None and stage not in STAGES:
         raise ConfigError(f"no stage {stage!r}; expected one of {', '.join(STAGES)}")
     summary, started = RunSummary(), time.perf_counter()
+    tags = {tag: "allow" for tag, asked in ((REBUILD_TAG, rebuild), (ACCEPT_DELETIONS_TAG, accept_deletions)) if asked}
     with _code_location(loaded) as (defs, instance):
-        job = defs.resolve_job_def(f"build_{stage}" if stage else BUILD_JOB)
         # A run never spans two sources: one that cannot be listed must not keep the others from being indexed.
         for of_source in keys_by_source(config, chosen).values():
-            for run in pack(of_source, keys, config.run.max_partitions_per_run):
-                tags = {_RANGE_START: run[0], _RANGE_END: run[-1]}
-                if rebuild:
-                    tags[REBUILD_TAG] = "allow"
-                _execute(job, instance, tags, f"{run[0]}..{run[-1]}", summary)
+            if stage is not None:
+                job = defs.resolve_job_def(f"build_{stage}")
+                for run in ranges(of_source, keys, config.run.max_partitions_per_run):
+                    of_range = {_RANGE_START: run[0], _RANGE_END: run[-1], **tags}
+                    _execute(job, instance, of_range, f"{run[0]}..{run[-1]}", summary)
+            else:
+                _run_packed(defs, instance, config, of_source, tags, summary)
         if stage is None:
+            _execute(defs.resolve_job_def(CHECK_JOB), instance, {}, "all partitions", summary)
             # Publication judges by itself whether the collection is complete, whatever failed before.
             _execute(defs.resolve_job_def(PUBLISH_JOB), instance, {}, "all partitions", summary)
     summary.failures += _failed_checks(summary)
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def _run_packed(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    config: RagConfig,
+    keys: Sequence[str],
+    tags: Mapping[str, str],
+    summary: RunSummary,
+) -> None:
+    """Bring partitions of a source up to date, in as few runs as their size allows."""
+    job = defs.resolve_job_def(PACKED_JOB)
+    limits = config.run
+    items = [Item(key) for key in keys]
+    for pack in packed(items, max_items=limits.max_partitions_per_run, max_weight=limits.max_objects_per_run):
+        named = f"{pack.partition_keys[0]}..{pack.partition_keys[-1]}"
+        run_of = run_config(pack.partition_keys)
+        _execute(job, instance, run_tags(pack, "manual", tags), named, summary, config=run_of)
 
 
 def run_publication(loaded: LoadedConfig, *, again: bool = False) -> RunSummary:
@@ -167,7 +194,13 @@ def _chosen(keys: Sequence[str], sources: Iterable[str] | None, known: Sequence[
 
 
 def _execute(
-    job: dg.JobDefinition, instance: dg.DagsterInstance, tags: dict[str, str], partitions: str, summary: RunSummary
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    tags: Mapping[str, str],
+    partitions: str,
+    summary: RunSummary,
+    *,
+    config: Mapping[str, Any] | None = None,
 ) -> None:
     """Run a job in this process, and add what it did to the summary."""
     level = "INFO" if os.environ.get("RAG_VERBOSE") else "CRITICAL"
@@ -176,29 +209,44 @@ def _execute(
         instance=instance,
         tags={**tags, PROCESS_TAG: process_tag()},
         raise_on_error=False,
-        run_config={"loggers": {"console": {"config": {"log_level": level}}}},
+        run_config={**(config or {}), "loggers": {"console": {"config": {"log_level": level}}}},
     )
     seen: set[str] = set()
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             _count_check(summary, event.asset_check_evaluation_data)
         if event.is_step_failure:
-            data = event.step_failure_data
-            error = data.error
-            cause = error.cause or error if error is not None else None
-            message = data.user_failure_data.description if data.user_failure_data else None
-            text = message or (cause.message.strip() if cause is not None else "unknown error")
-            summary.failures.append(Failure(event.step_key or "", partitions, text))
+            summary.failures += _step_failures(event, partitions)
         if event.is_step_materialization:
-            materialization = event.step_materialization_data.materialization
-            summary.failures += _held_back(event.step_key or "", materialization, summary)
-        if event.is_step_materialization and (event.step_key or "") not in seen:
-            # Run figures are the same on the event of every partition: count each step once.
-            seen.add(event.step_key or "")
-            metadata = event.step_materialization_data.materialization.metadata
-            _add(summary, metadata)
-            if NOT_BUILT in metadata:
-                summary.failures.append(Failure(event.step_key or "", partitions, str(metadata[NOT_BUILT].value)))
+            _count_materialization(event, partitions, summary, seen)
+
+
+def _step_failures(event: dg.DagsterEvent, partitions: str) -> list[Failure]:
+    """Return what failed in a step: of a packed run each partition, of others the step as a whole."""
+    data = event.step_failure_data
+    user = data.user_failure_data
+    if user is not None and FAILED_PARTITIONS in user.metadata:
+        rows: Any = user.metadata[FAILED_PARTITIONS].value
+        grouped: dict[tuple[str, str], list[str]] = {}
+        for row in rows:
+            grouped.setdefault((row["stage"], row["message"]), []).append(row["partition"])
+        return [Failure(stage, _listed(keys), message) for (stage, message), keys in grouped.items()]
+    error = data.error
+    cause = error.cause or error if error is not None else None
+    text = (user.description if user else None) or (cause.message.strip() if cause is not None else "unknown error")
+    return [Failure(event.step_key or "", partitions, text)]
+
+
+def _count_materialization(event: dg.DagsterEvent, partitions: str, summary: RunSummary, seen: set[str]) -> None:
+    materialization = event.step_materialization_data.materialization
+    asset = materialization.asset_key.to_user_string()
+    summary.failures += _held_back(asset, materialization, summary)
+    if asset in seen:
+        return  # run figures are the same on the event of every partition: each asset counts once
+    seen.add(asset)
+    _add(summary, materialization.metadata)
+    if NOT_BUILT in materialization.metadata:
+        summary.failures.append(Failure(asset, partitions, str(materialization.metadata[NOT_BUILT].value)))
 
 
 def _count_check(summary: RunSummary, evaluation: dg.AssetCheckEvaluation) -> None:

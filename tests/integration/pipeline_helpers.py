@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from rag_assets.jobs import BUILD_JOB
+from rag_assets.packed import PACKED_JOB
 from rag_core.config import RagConfig
 from rag_core.config_loader import load_config
 from rag_core.index.client import connect
@@ -92,7 +92,7 @@ class Platform:
     def step_retries(self) -> int:
         """Count the steps that the newest run of the pipeline tried again."""
         with dg.DagsterInstance.from_config(str(self.root / "data" / "dagster")) as instance:
-            runs = instance.get_runs(dg.RunsFilter(job_name=BUILD_JOB), limit=1)
+            runs = instance.get_runs(dg.RunsFilter(job_name=PACKED_JOB), limit=1)
             events = instance.all_logs(runs[0].run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
             return len(events)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_assets.instance import PROCESS_TAG, dagster_home, fail_dead_runs, process_tag
-from rag_assets.runner import pack
+from rag_assets.runner import ranges
 from rag_core.tables.store import Store
 
 ALL = [f"s__{number:02d}" for number in range(40)]
@@ -17,7 +17,7 @@ ALL = [f"s__{number:02d}" for number in range(40)]
 
 @given(st.lists(st.sampled_from(ALL), unique=True), st.integers(1, 10))
 def test_every_key_runs_once_in_bounded_contiguous_runs(keys: list[str], limit: int) -> None:
-    runs = pack(keys, ALL, limit)
+    runs = ranges(keys, ALL, limit)
     assert sorted(key for run in runs for key in run) == sorted(keys)
     for run in runs:
         start = ALL.index(run[0])
@@ -26,7 +26,7 @@ def test_every_key_runs_once_in_bounded_contiguous_runs(keys: list[str], limit: 
 
 
 def test_contiguous_keys_fill_runs() -> None:
-    assert [len(run) for run in pack(ALL, ALL, 32)] == [32, 8]
+    assert [len(run) for run in ranges(ALL, ALL, 32)] == [32, 8]
 
 
 def test_run_of_a_dead_process_is_closed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
