@@ -112,6 +112,7 @@ def documents_group(
         platform.config,
         engine.engine(),
         on_progress=progress_of(context, "documents"),
+        accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "allow",
     )
     # A packed run is about one source; of a range over several, what was listed first is what all partitions cover.
     listed_at = min(output.listed_at.values(), default=None)
