@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster import AssetCheckKey
 
+from rag_assets.automation import CHECKS_FIRST, publication_condition
 from rag_assets.jobs import TEST_JOB
 from rag_assets.materialize import FAILING_IN, RETRY, failures_by_class, markdown_table
 from rag_core.config import RagConfig
@@ -17,6 +18,7 @@ from rag_core.quality.declared import DeclaredTable, DeclaredTest
 from rag_core.quality.loading import load_declarations
 from rag_core.quality.results import ALL_PARTITIONS, Result, figure
 from rag_core.quality.running import run_tests
+from rag_core.tables.delta import PARTITIONED
 from resources.platform import PlatformResource
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def build_checks(config: RagConfig) -> Sequence[dg.AssetChecksDefinition]:
     Raises:
         ConfigError: A declaration is wrong.
     """
-    return [_checks_of(table) for table in load_declarations(config).values() if table.tests]
+    return [_checks_of(table, config) for table in load_declarations(config).values() if table.tests]
 
 
 def build_test_job(config: RagConfig) -> "UnresolvedAssetJobDefinition":
@@ -47,13 +49,16 @@ def build_test_job(config: RagConfig) -> "UnresolvedAssetJobDefinition":
     )
 
 
-def _checks_of(table: DeclaredTable) -> dg.AssetChecksDefinition:
+def _checks_of(table: DeclaredTable, config: RagConfig) -> dg.AssetChecksDefinition:
+    behind = None if table.name in PARTITIONED else table.name
+    condition = publication_condition(config, behind=behind)
     specs = [
         dg.AssetCheckSpec(
             name=test.name,
             asset=table.name,
             description=_description(test),
             metadata={"kind": test.kind, "columns": ", ".join(test.columns) or "all", "declared_in": _file(test)},
+            automation_condition=condition,
         )
         for test in table.tests
     ]
@@ -62,6 +67,7 @@ def _checks_of(table: DeclaredTable) -> dg.AssetChecksDefinition:
         name=f"test_{table.name}",
         specs=specs,
         can_subset=True,
+        op_tags=CHECKS_FIRST,
         retry_policy=RETRY,
         description=f"The declared tests of {table.name}. {table.description}",
     )

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster import AssetCheckKey
 
+from rag_assets.automation import never, publication_condition
 from rag_assets.materialize import RETRY, failures_by_class, markdown_table
+from rag_core.config import RagConfig
 from rag_core.index.anti_entropy import PartitionState, alias_finding, partitions_of, verify
 from rag_core.partitions import all_partition_keys
 from rag_core.stages.consistency import ledger_tables
@@ -26,9 +28,9 @@ VERIFY_JOB = "verify_index"
 ANTI_ENTROPY = "anti_entropy"
 
 
-def build_index_checks() -> Sequence[dg.AssetChecksDefinition]:
+def build_index_checks(config: RagConfig) -> Sequence[dg.AssetChecksDefinition]:
     """Return the checks of `index_partitions`, `index_verdict` and `published_index`."""
-    return [compare_with_ledger, check_verdict, alias_is_right]
+    return [compare_with_ledger, _check_verdict(config), _alias_is_right(config)]
 
 
 def build_verify_job() -> "UnresolvedAssetJobDefinition":
@@ -46,6 +48,7 @@ def build_verify_job() -> "UnresolvedAssetJobDefinition":
     description="Milvus holds what the ledger says: listed by id, and sampled rows are found by their own vectors.",
     retry_policy=RETRY,
     pool="milvus_writes",
+    automation_condition=never(),
 )
 def compare_with_ledger(
     context: dg.AssetCheckExecutionContext, platform: PlatformResource, milvus: MilvusResource
@@ -86,24 +89,33 @@ def _row(state: PartitionState) -> dict[str, Any]:
     }
 
 
-@dg.multi_asset_check(
-    specs=[dg.AssetCheckSpec(name=name, asset="index_verdict", description=said) for name, said in CHECKS.items()],
-    can_subset=True,
-)
-def check_verdict(context: dg.AssetCheckExecutionContext, platform: PlatformResource) -> Iterator[dg.AssetCheckResult]:
-    """Show the measurements of the newest verdict on the index that rag.yaml asks for."""
-    names = {key.name for key in context.op_execution_context.selected_asset_check_keys}
-    with failures_by_class():
-        config = platform.config
-        verdict = newest_verdict(platform.store, generations(platform.store, config).target.collection)
-        for name in names if verdict is None else ():
-            yield dg.AssetCheckResult(
-                asset_key="index_verdict", check_name=name, passed=False, severity=dg.AssetCheckSeverity.WARN,
-                description="not judged yet: the collection is incomplete",
-            )  # fmt: skip
-        for check in verdict_checks(verdict, config.evaluation) if verdict is not None else ():
-            if check.name in names:
-                yield _result(check, verdict.collection if verdict else "")
+def _check_verdict(config: RagConfig) -> dg.AssetChecksDefinition:
+    condition = publication_condition(config, behind="index_verdict")
+
+    @dg.multi_asset_check(
+        specs=[
+            dg.AssetCheckSpec(name=name, asset="index_verdict", description=said, automation_condition=condition)
+            for name, said in CHECKS.items()
+        ],
+        can_subset=True,
+    )
+    def check_verdict(
+        context: dg.AssetCheckExecutionContext, platform: PlatformResource
+    ) -> Iterator[dg.AssetCheckResult]:
+        """Show the measurements of the newest verdict on the index that rag.yaml asks for."""
+        names = {key.name for key in context.op_execution_context.selected_asset_check_keys}
+        with failures_by_class():
+            verdict = newest_verdict(platform.store, generations(platform.store, platform.config).target.collection)
+            for name in names if verdict is None else ():
+                yield dg.AssetCheckResult(
+                    asset_key="index_verdict", check_name=name, passed=False, severity=dg.AssetCheckSeverity.WARN,
+                    description="not judged yet: the collection is incomplete",
+                )  # fmt: skip
+            for check in verdict_checks(verdict, platform.config.evaluation) if verdict is not None else ():
+                if check.name in names:
+                    yield _result(check, verdict.collection if verdict else "")
+
+    return check_verdict
 
 
 def _result(check: VerdictCheck, collection: str) -> dg.AssetCheckResult:
@@ -127,17 +139,24 @@ def _sentence(check: VerdictCheck) -> str:
     return CHECKS[check.name] + found
 
 
-@dg.asset_check(asset="published_index", description="The alias points at the collection that the manifest names.")
-def alias_is_right(
-    context: dg.AssetCheckExecutionContext, platform: PlatformResource, milvus: MilvusResource
-) -> dg.AssetCheckResult:
-    """Compare the alias with the newest manifest."""
-    with failures_by_class(), milvus.client() as client:
-        manifest = latest_manifest(platform.store)
-        finding = "nothing is published yet" if manifest is None else alias_finding(client, manifest)
-        return dg.AssetCheckResult(
-            passed=finding is None,
-            severity=dg.AssetCheckSeverity.ERROR,
-            description=finding or "",
-            metadata={"alias": manifest.alias, "collection": manifest.collection} if manifest else {},
-        )
+def _alias_is_right(config: RagConfig) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset="published_index",
+        description="The alias points at the collection that the manifest names.",
+        automation_condition=publication_condition(config, behind="published_index", last=True),
+    )
+    def alias_is_right(
+        context: dg.AssetCheckExecutionContext, platform: PlatformResource, milvus: MilvusResource
+    ) -> dg.AssetCheckResult:
+        """Compare the alias with the newest manifest."""
+        with failures_by_class(), milvus.client() as client:
+            manifest = latest_manifest(platform.store)
+            finding = "nothing is published yet" if manifest is None else alias_finding(client, manifest)
+            return dg.AssetCheckResult(
+                passed=finding is None,
+                severity=dg.AssetCheckSeverity.ERROR,
+                description=finding or "",
+                metadata={"alias": manifest.alias, "collection": manifest.collection} if manifest else {},
+            )
+
+    return alias_is_right

@@ -1,15 +1,17 @@
 """The unpartitioned assets: how well the index retrieves, the verdict on it, and what is served."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import dagster as dg
 
+from rag_assets.automation import AUTOMATED_TAG, FRESHNESS, publication_condition
 from rag_assets.materialize import OWNERS, RETRY, failures_by_class, markdown_table
 from rag_assets.reporting import report_metadata, report_path, write_reports
 from rag_core import ids
+from rag_core.config import RagConfig
 from rag_core.faults import crash_point
 from rag_core.generation import changed_settings
 from rag_core.index.client import IndexClient
@@ -38,6 +40,20 @@ JUDGE_AGAIN_TAG = "rag/judge_again"
 
 _NAMED = 8  # partitions in a message
 _KINDS = {"milvus", "deltalake"}
+
+
+def build_publication_assets(config: RagConfig) -> Sequence[dg.AssetsDefinition]:
+    """Return the verdict and publication, asked for at the ticks of `automation.publish_cron`."""
+    conditions = {
+        "retrieval_eval": publication_condition(config),
+        "index_verdict": publication_condition(config, behind="retrieval_eval"),
+        "published_index": publication_condition(config, behind="index_verdict", last=True),
+    }
+
+    def automated(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.replace_attributes(automation_condition=conditions[spec.key.to_user_string()])
+
+    return [assets.map_asset_specs(automated) for assets in (judged_index, published_index)]
 
 
 @dg.multi_asset(
@@ -144,25 +160,54 @@ def _verdict_result(
     owners=OWNERS,
     kinds=_KINDS,
     code_version="1",
+    freshness_policy=FRESHNESS,
+    output_required=False,
 )
 def published_index(
     context: dg.AssetExecutionContext, platform: PlatformResource, milvus: MilvusResource
-) -> dg.MaterializeResult[None]:
+) -> Iterator[dg.MaterializeResult[None]]:
     """The manifest of what is served, one row per publication; key `collection`, `published_at`.
 
     Points the alias that queries use at the collection once every partition is complete and the verdict allows it;
     until then the collection before stays published.
     """
-    with failures_by_class(), milvus.client() as client:
+    with failures_by_class():
+        try:
+            yield _publish(context, platform, milvus)
+        except _NotPublishedError as why:
+            if not why.is_news and context.run.tags.get(AUTOMATED_TAG):
+                # Every minute would be another failed run; what serves, serves on, and what waits is tried again.
+                context.log.warning(why.failure.description)
+                return
+            raise why.failure from None
+
+
+class _NotPublishedError(Exception):
+    """The index that rag.yaml asks for cannot be published now.
+
+    Attributes:
+        failure: Says why.
+        is_news: Whether it came up in this run: a run that was not asked for by a person fails only then.
+    """
+
+    def __init__(self, failure: dg.Failure, *, is_news: bool = False) -> None:
+        super().__init__(failure.description)
+        self.failure, self.is_news = failure, is_news
+
+
+def _publish(
+    context: dg.AssetExecutionContext, platform: PlatformResource, milvus: MilvusResource
+) -> dg.MaterializeResult[None]:
+    with milvus.client() as client:
         known = generations(platform.store, platform.config)
         if known.lost:
             context.log.warning(known.lost)
         _refresh_served(context, platform.store, known, client)
         verdict = newest_verdict(platform.store, known.target.collection)
         if verdict is not None and not verdict.passed:
-            raise _refused(known, verdict)
+            raise _NotPublishedError(_refused(known, verdict), is_news=verdict.run_id == context.run_id)
         if why := why_judge(platform.store, known):
-            raise _unjudged(known, why)
+            raise _NotPublishedError(_unjudged(known, why))
         recall = verdict.ann_recall_at_10 if verdict else None
         params = verdict.search_params if verdict else known.target.config.index.search_params
         publication = publish(
@@ -174,7 +219,7 @@ def published_index(
             forced=context.run.tags.get(PUBLISH_AGAIN_TAG) == "allow",
         )
         if publication.manifest is None:
-            raise _not_published(known, publication)
+            raise _NotPublishedError(_not_published(known, publication))
         removed = collect(platform.store, known, client, run_id=context.run_id)
         links = report_metadata(platform.store, platform.config, verdict.report if verdict else "")
         return _published(publication, removed, links)

@@ -8,6 +8,7 @@ from functools import partial
 
 import dagster as dg
 
+from rag_assets.automation import FRESHNESS, stage_condition
 from rag_assets.materialize import OWNERS, RETRY, failures_by_class
 from rag_assets.partition_reports import stage_report
 from rag_assets.stage_work import (
@@ -50,7 +51,15 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
     """Make the partitioned assets for a configuration."""
     policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=config.run.max_partitions_per_run)
     versions = code_versions(config)
-    stage = partial(dg.asset, partitions_def=partitions, backfill_policy=policy, retry_policy=RETRY, owners=OWNERS)
+    stage = partial(
+        dg.asset,
+        partitions_def=partitions,
+        backfill_policy=policy,
+        retry_policy=RETRY,
+        owners=OWNERS,
+        freshness_policy=FRESHNESS,
+    )
+    follows = partial(stage, automation_condition=stage_condition())
 
     @stage(group_name="ingest", kinds={"spark", "deltalake"}, code_version=versions["documents"])
     def documents(
@@ -66,7 +75,7 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
             done = in_groups(op, context.partition_keys, lambda keys: documents_group(op, keys, platform, engine))
             return _materialized(context, done)
 
-    @stage(group_name="ingest", kinds={"spark", "deltalake"}, code_version=versions["chunks"])
+    @follows(group_name="ingest", kinds={"spark", "deltalake"}, code_version=versions["chunks"])
     def chunks(
         context: dg.AssetExecutionContext, documents: TableSlice, platform: PlatformResource, engine: EngineResource
     ) -> dg.MaterializeResult[TableSlice]:
@@ -83,7 +92,7 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
             engine.release()
             return _materialized(context, done)
 
-    @stage(
+    @follows(
         group_name="ingest",
         kinds={"pytorch", "deltalake"},
         pool=EMBEDDING_POOL,
@@ -109,7 +118,7 @@ def build_stage_assets(config: RagConfig, partitions: dg.PartitionsDefinition[st
             )
             return _materialized(context, done)
 
-    @stage(
+    @follows(
         group_name="index",
         kinds={"milvus", "deltalake"},
         pool=MILVUS_POOL,
