@@ -4,10 +4,10 @@ An *object* is the unit of listing and parsing (a file, a line of a JSONL file, 
 yields one document, or several that stay together in its partition (a mail and its attachments).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -89,5 +89,44 @@ class Source(Protocol):
         Raises:
             ObjectGoneError: The object is no longer there.
             SourceError: It cannot be read (permission, network); the message says why.
+        """
+        ...
+
+
+class ListedObject(Protocol):
+    """What tells whether an object changed; a `SourceObject` has it."""
+
+    @property
+    def key(self) -> str:
+        """See `SourceObject`."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """See `SourceObject`."""
+        ...
+
+    @property
+    def modified_at(self) -> datetime | None:
+        """See `SourceObject`."""
+        ...
+
+
+@runtime_checkable
+class ResumableSource(Protocol):
+    """A source whose listing can be interrupted, and continued later and by another process."""
+
+    def list_page(self, position: str | None) -> tuple[Sequence[ListedObject], str | None]:
+        """List a part of the objects, those and only those that `list` gives: some seconds' work at most.
+
+        Args:
+            position: None for the beginning, else what the page before returned; text that can be stored.
+
+        Returns:
+            The objects of the page, perhaps none, and where the next one begins; None: this was the last. All pages
+            together have each object once, as long as it is there all the time.
+
+        Raises:
+            SourceError: As for `list`; or the listing cannot be continued from there and must begin again.
         """
         ...

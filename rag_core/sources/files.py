@@ -4,104 +4,23 @@ Links are not followed out of the root, and links to folders not at all: what th
 under its own name, and a loop cannot occur.
 """
 
-import errno
-import logging
 import os
-import re
 import stat
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote_from_bytes
+from typing import Any, Final
 
 from rag_core.errors import ObjectGoneError, SourceError
 from rag_core.sources.base import SourceObject
 from rag_core.sources.globs import KeyFilter
+from rag_core.sources.walking import LocalFile, file_uri, is_inside, path_of, root_mark, walk, walk_from
 
-_log = logging.getLogger(__name__)
-_AMBIGUOUS_PERCENT = re.compile(r"%(?=[0-9A-Fa-f]{2})")
-_ESCAPED = re.compile(rb"%([0-9A-F]{2})")
+_PAGE_FILES: Final = 2_000
+_PAGE_S: Final = 1.0
 
-
-def key_of(relative: str) -> str:
-    """Write a relative path as a key: valid text whatever the bytes, and back by `path_of`.
-
-    Bytes that are not UTF-8 become `%FF`; a `%` that could be mistaken for one becomes `%25`; all else stays.
-    """
-    text = _AMBIGUOUS_PERCENT.sub("%25", relative)
-    return "".join(f"%{ord(char) - 0xDC00:02X}" if "\udc80" <= char <= "\udcff" else char for char in text)
-
-
-def path_of(key: str) -> str:
-    """Return the relative path of a key.
-
-    Raises:
-        SourceError: It would lead out of the folder.
-    """
-    relative = os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), key.encode()))
-    if "\0" in relative or any(part in ("", ".", "..") for part in relative.split("/")):
-        raise SourceError(f"{key!r} is not the key of a file inside a source")
-    return relative
-
-
-def file_uri(path: str) -> str:
-    """Return the file:// address of an absolute path."""
-    return "file://" + quote_from_bytes(os.fsencode(path))
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A regular file found by `walk`: its key, absolute path and state."""
-
-    key: str
-    path: str
-    status: os.stat_result
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes with size or modification time."""
-        return f"{self.status.st_size}-{self.status.st_mtime_ns}"
-
-    @property
-    def modified_at(self) -> datetime:
-        """Modification time in UTC."""
-        return datetime.fromtimestamp(self.status.st_mtime, UTC)
-
-
-def walk(source: str, root: Path, keys: KeyFilter) -> Iterator[LocalFile]:
-    """Walk the admitted files below a root, memory bounded by one folder's names and the depth.
-
-    A file or folder that vanishes meanwhile is left out.
-
-    Raises:
-        SourceError: The root is missing or not a folder, or a folder cannot be read.
-    """
-    top = os.path.realpath(root)
-    if not os.path.isdir(top):  # noqa: PTH112 - paths stay text here: twice as fast, and any bytes survive
-        raise SourceError(f"source {source!r}: there is no folder at {root}")
-    before = os.stat(top)  # noqa: PTH116
-    folders, skipped = [top], 0
-    while folders:
-        for entry in _entries(source, folders.pop(), top):
-            key = key_of(entry.path[len(top.rstrip("/")) + 1 :])
-            if entry.is_dir(follow_symlinks=False):
-                if not keys.prunes(key):
-                    folders.append(entry.path)
-                continue
-            if not keys.admits(key):
-                continue
-            if entry.is_symlink() and not _is_inside(entry.path, top):
-                skipped += 1
-                continue
-            status = _status(source, entry)
-            if status is not None and stat.S_ISREG(status.st_mode):
-                yield LocalFile(key, entry.path, status)
-    if not _is_same_folder(top, before):
-        # every folder of a share that was unmounted meanwhile would look as if it had vanished
-        raise SourceError(f"source {source!r}: {root} went away while it was listed")
-    if skipped:
-        _log.warning("source %r: %d links that lead out of %s were left out", source, skipped, root)
+Page = tuple[list[LocalFile], str | None]
 
 
 def read_below(
@@ -110,7 +29,7 @@ def read_below(
     """Read the file of a key below a root. Errors: as `read_file`; SourceError if it leads out of the root."""
     top = os.path.realpath(root)
     path = f"{top}/{path_of(key)}"
-    if not _is_inside(path, top):
+    if not is_inside(path, top):
         raise SourceError(f"source {source!r}: {key!r} leads out of {root}")
     return read_file(source, path, max_bytes, offset=offset, length=length)
 
@@ -153,6 +72,10 @@ class FolderFiles:
     root: Path
     keys: KeyFilter
     max_bytes: int
+    # The walk behind the last page: whoever asks for the next one at once spares looking for the place again.
+    _open: dict[str, Iterator[tuple[str, LocalFile | None]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def list(self) -> Iterator[SourceObject]:
         """List the files, in no particular order. Errors: see `walk`."""
@@ -166,37 +89,31 @@ class FolderFiles:
                 modified_at=file.modified_at,
             )
 
+    def list_page(self, position: str | None) -> Page:
+        """List the files after a position, folder by folder, of at most `_PAGE_FILES` and a second's work.
+
+        Raises:
+            SourceError: As for `list`; or another folder is in the place of the one that was begun with.
+        """
+        mark = root_mark(self.name, self.root)
+        began_with, _, place = position.partition(":") if position else (mark, "", "")
+        if began_with != mark:
+            raise SourceError(f"source {self.name!r}: {self.root} went away while it was listed")
+        steps = self._open.pop(position or "", None) or walk_from(self.name, self.root, self.keys, place or None)
+        files, until = [], time.monotonic() + _PAGE_S
+        for reached, file in steps:
+            if file is not None:
+                files.append(file)
+            if len(files) >= _PAGE_FILES or time.monotonic() > until:
+                next_position = f"{mark}:{reached}"
+                self._open.clear()
+                self._open[next_position] = steps
+                return files, next_position
+        return files, None
+
     def read(self, item: SourceObject) -> bytes:
         """Return the file's bytes. Errors: see `read_below`."""
         return read_below(self.name, self.root, item.key, self.max_bytes)
 
-
-def _entries(source: str, folder: str, top: str) -> Iterator["os.DirEntry[str]"]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from entries
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if folder == top:
-            raise SourceError(f"source {source!r}: {folder} is gone") from error
-    except OSError as error:
-        raise SourceError(f"source {source!r}: the folder {folder} cannot be read: {error.strerror}") from error
-
-
-def _status(source: str, entry: "os.DirEntry[str]") -> os.stat_result | None:
-    try:
-        return entry.stat()
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):  # vanished, or a link to itself
-            return None
-        raise SourceError(f"source {source!r}: {entry.path} cannot be looked at: {error.strerror}") from error
-
-
-def _is_same_folder(path: str, before: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), before)  # noqa: PTH116
-    except OSError:
-        return False
-
-
-def _is_inside(path: str, top: str) -> bool:
-    return os.path.realpath(path).startswith(top.rstrip("/") + "/")
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}

@@ -16,8 +16,9 @@ import orjson
 from rag_core import ids
 from rag_core.errors import ObjectGoneError, SourceError
 from rag_core.sources.base import SourceObject
-from rag_core.sources.files import file_uri, key_of, read_below, read_file, walk
+from rag_core.sources.files import read_below, read_file
 from rag_core.sources.globs import KeyFilter
+from rag_core.sources.walking import file_uri, key_of, walk
 
 _SUFFIXES = (".jsonl", ".ndjson")
 _BOM = b"\xef\xbb\xbf"

@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from rag_core.errors import ObjectGoneError, SourceError
-from rag_core.sources.files import file_uri, read_below, walk
+from rag_core.sources.files import read_below
 from rag_core.sources.globs import KeyFilter
+from rag_core.sources.walking import file_uri, walk
 
 _EVERYTHING = KeyFilter(("**",), ())
 _LANDMARKS = ("channels.json", "users.json")

@@ -2,9 +2,10 @@
 
 import os
 import pickle
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -17,7 +18,7 @@ from rag_core.config import FilesSource
 from rag_core.errors import ObjectGoneError, SourceError
 from rag_core.sources.base import Source, SourceObject
 from rag_core.sources.factory import open_source
-from rag_core.sources.files import key_of, path_of
+from rag_core.sources.walking import key_of, path_of
 
 
 def source(root: Path, **settings: object) -> Source:
@@ -32,7 +33,7 @@ def put(root: Path, *names: str) -> None:
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
+        path.write_bytes(os.fsencode(name))
 
 
 def test_lists_files_with_key_uri_fingerprint_and_time(tmp_path: Path) -> None:
@@ -188,3 +189,63 @@ def test_can_be_pickled(tmp_path: Path) -> None:
     put(tmp_path, "a.md")
     again = pickle.loads(pickle.dumps(source(tmp_path)))
     assert [item.key for item in again.list()] == ["a.md"]
+
+
+def paged(root: Path, page: int, *, afresh: bool, **settings: object) -> list[str]:
+    """List in pages of so many files, each by the same reader or by one of its own; all keys in order."""
+    reader, position, keys = source(root, **settings), None, []
+    while True:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("rag_core.sources.files._PAGE_FILES", page)
+            files, position = reader.list_page(position)
+        keys += [file.key for file in files]
+        if position is None:
+            return keys
+        reader = source(root, **settings) if afresh else pickle.loads(pickle.dumps(reader))
+
+
+NAMES = st.text(st.sampled_from("abZ-.% 0é\udcff\U0010ffff"), min_size=1, max_size=3).filter(lambda n: set(n) != {"."})
+
+
+@given(st.sets(st.lists(NAMES, min_size=1, max_size=3).map("/".join), max_size=12), st.integers(1, 4), st.booleans())
+def test_pages_give_what_one_listing_gives(names: set[str], page: int, afresh: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name in sorted(names):
+            with suppress(OSError):  # a file stands where a folder should be
+                put(Path(folder), name)
+        (Path(folder) / "empty" / "deeper").mkdir(parents=True, exist_ok=True)
+        expected = sorted(listed(Path(folder), exclude=["a/**"]))
+        assert sorted(paged(Path(folder), page, afresh=afresh, exclude=["a/**"])) == expected
+
+
+def test_a_listing_goes_on_where_its_place_has_gone(tmp_path: Path) -> None:
+    put(tmp_path, "a/1", "b/c/2", "b/c/3", "b/d/4", "e/5")
+    reader = source(tmp_path)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("rag_core.sources.files._PAGE_FILES", 2)
+        files, position = reader.list_page(None)
+    assert [file.key for file in files] == ["a/1", "b/c/2"]
+    shutil.rmtree(tmp_path / "b" / "c")
+    files, position = source(tmp_path).list_page(position)
+    assert [file.key for file in files] == ["b/d/4", "e/5"]
+    assert position is None
+
+
+def test_a_listing_does_not_go_on_in_another_folder(tmp_path: Path) -> None:
+    root = tmp_path / "share"
+    put(root, "1", "2", "3")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("rag_core.sources.files._PAGE_FILES", 1)
+        _, position = source(root).list_page(None)
+    root.rename(tmp_path / "unmounted")
+    root.mkdir()
+    with pytest.raises(SourceError, match="went away"):
+        source(root).list_page(position)
+
+
+def test_a_page_ends_after_its_time_even_where_no_file_is_admitted(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{folder}/x.txt" for folder in range(5)))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("rag_core.sources.files._PAGE_S", -1.0)
+        files, position = source(tmp_path, include=["**/*.md"]).list_page(None)
+    assert (files, position is None) == ([], False)
