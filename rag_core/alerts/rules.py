@@ -164,4 +164,5 @@ def _rule_failed(kind: str, error: Exception) -> Finding:
         f"Alerts of this kind neither begin nor end meanwhile.",
         "mend what the message names; if it names nothing of yours, it is a fault of this program.",
         "",
+        group="rule_failed/alerts",
     )
