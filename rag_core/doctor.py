@@ -18,11 +18,13 @@ from urllib.parse import urlsplit
 import psutil
 import yaml
 
-from rag_core.config import RagConfig, SourceConfig
+from rag_core.config import RagConfig, S3Source, SourceConfig
 from rag_core.config_checks import check_model, model_folder
 from rag_core.config_loader import LoadedConfig
 from rag_core.errors import ConfigError, PermanentError, SourceError
 from rag_core.sources.factory import open_source
+from rag_core.sources.s3 import S3Objects
+from rag_core.sources.s3_events import waiting_messages
 
 MIN_PYTHON = (3, 11)
 MIN_JAVA = 17
@@ -64,7 +66,7 @@ def run_doctor(loaded: LoadedConfig, env: Mapping[str, str] | None = None) -> li
         _java(env),
         _memory(),
         _disk(config.store.root),
-        *(_source(source) for source in config.sources),
+        *(finding for source in config.sources for finding in _source(source)),
         _model(config),
         _half_precision(),
         _milvus(config),
@@ -165,15 +167,30 @@ def _disk(root: str) -> Finding:
     return Finding("store", "ok", f"{root}: writable, {_gib(free)} free")
 
 
-def _source(config: SourceConfig) -> Finding:
+def _source(config: SourceConfig) -> Iterator[Finding]:
     name = f"source {config.name}"
+    source = open_source(config)
     try:
-        first = next(iter(open_source(config).list()), None)
+        first = next(iter((source.impatient() if isinstance(source, S3Objects) else source).list()), None)
     except (ConfigError, SourceError) as error:
-        return Finding(name, "fail", str(error), "correct the source in rag.yaml, or make it readable")
-    if first is None:
-        return Finding(name, "warn", "nothing in it is admitted by include and exclude", "check root and the globs")
-    return Finding(name, "ok", f"kind {config.kind}, lists {first.key} and so on")
+        yield Finding(name, "fail", str(error), "correct the source in rag.yaml, or make it readable")
+    else:
+        if first is None:
+            place = "prefix" if config.kind == "s3" else "root"
+            detail = "nothing in it is admitted by include and exclude"
+            yield Finding(name, "warn", detail, f"check {place} and the globs")
+        else:
+            yield Finding(name, "ok", f"kind {config.kind}, lists {first.key} and so on")
+    if config.kind == "s3" and config.events is not None:
+        yield _queue(config, config.events.queue_url)
+
+
+def _queue(config: S3Source, address: str) -> Finding:
+    name = f"queue of {config.name}"
+    try:
+        return Finding(name, "ok", f"{address}: about {waiting_messages(config, tries=1)} messages wait")
+    except SourceError as error:
+        return Finding(name, "fail", str(error), "correct events.queue_url, or allow what docs/freshness.md lists")
 
 
 def _model(config: RagConfig) -> Finding:

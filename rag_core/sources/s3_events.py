@@ -1,8 +1,8 @@
 """Takes the messages of a queue that say what changed in a bucket, in two steps, so that a crash loses none of them.
 
-`receive` says what happened; the caller records it; `acknowledge` then removes the messages from the queue. What was not
-acknowledged comes again, and saying a thing twice does no harm. A message that cannot be read is set aside in the store
-with its reason, and never holds up the others.
+`receive` says what happened; the caller records it; `acknowledge` then removes the messages from the queue. What was
+not acknowledged comes again, and saying a thing twice does no harm. A message that cannot be read is set aside in the
+store with its reason, and never holds up the others.
 """
 
 import json
@@ -113,7 +113,7 @@ def acknowledge(store: Store, config: S3Source, received: Received) -> int:
     """
     for message in received.poison:
         path = f"{_poison_folder(config.name)}/{safe_name(message.message_id)}.json"
-        write_text(store, path, json.dumps(asdict(message), ensure_ascii=False, indent=2))
+        write_text(store, path, json.dumps(asdict(message), indent=2))
         _log.warning("source %r: message %s was set aside: %s", config.name, message.message_id, message.reason)
     queue_url = _events_of(config).queue_url
     removed = 0
@@ -185,15 +185,16 @@ def _take(name: str, settings: SqsEvents, endpoint: Endpoint) -> tuple[list[dict
     return messages, True
 
 
-def _certain(source: S3Objects, events: Sequence[Event]) -> Iterator[Event]:
-    def settled(event: Event) -> Event:
-        if event.is_certain:
-            return event
+def _certain(source: S3Objects, events: Sequence[Event]) -> list[Event]:
+    """Look up what the events leave open."""
+
+    def looked_up(event: Event) -> Event:
         found = source.look(event.object_key)
-        return as_found(event, found and found.fingerprint, found and found.size_bytes)
+        return as_found(event) if found is None else as_found(event, found.fingerprint, found.size_bytes)
 
     with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-        yield from pool.map(settled, events)
+        settled = pool.map(looked_up, (event for event in events if not event.is_certain))
+        return [event if event.is_certain else next(settled) for event in events]
 
 
 def _poison(message: dict[str, Any], problems: Iterable[str]) -> PoisonMessage:

@@ -100,7 +100,7 @@ def newest_events(events: Iterable[Event]) -> list[Event]:
     return [_newest(by_key[key]) for key in sorted(by_key)]
 
 
-def as_found(event: Event, fingerprint: str | None, size: int | None) -> Event:
+def as_found(event: Event, fingerprint: str | None = None, size: int | None = None) -> Event:
     """Make an event certain by what a look at the object found; no fingerprint: it is not there."""
     kind: EventKind = "removed" if fingerprint is None else "created"
     return replace(event, kind=kind, fingerprint=fingerprint, size=size, is_certain=True)
@@ -136,8 +136,7 @@ def _json_object(body: str) -> dict[str, Any]:
 def _inside_envelope(envelope: Mapping[str, Any]) -> dict[str, Any]:
     if envelope["Type"] != "Notification":
         raise _UnreadableError(
-            f"it is a {envelope['Type']} of SNS; open its SubscribeURL if the topic {envelope.get('TopicArn')} is to be "
-            "subscribed to"
+            f"it is a {envelope['Type']} of SNS, topic {envelope.get('TopicArn')}; confirm it by its SubscribeURL"
         )
     if not isinstance(envelope.get("Message"), str):
         raise _UnreadableError("the SNS envelope has no Message")
@@ -186,8 +185,8 @@ def _of_record(record: Mapping[str, Any], sent_at: datetime) -> tuple[str, Event
 
 
 def _of_eventbridge(content: Mapping[str, Any], sent_at: datetime) -> tuple[str, Event] | None:
-    kinds: dict[Any, EventKind] = {"Object Created": "created", "Object Deleted": "removed"}
-    kind = kinds.get(content["detail-type"])
+    kinds: dict[str, EventKind] = {"Object Created": "created", "Object Deleted": "removed"}
+    kind = kinds.get(str(content["detail-type"]))
     if kind is None:
         return None
     detail = _mapping(content, "detail")
