@@ -118,7 +118,7 @@ def _newest(events: list[Event]) -> Event:
     def order(event: Event) -> tuple[Any, ...]:
         sequencer = order_of(event.sequencer, width)
         first, second = (sequencer, event.event_time) if by_sequencer else (event.event_time, sequencer)
-        return first, second, event.kind, event.fingerprint or "", event.is_certain
+        return first, second, event.kind, event.fingerprint or "", event.is_certain, event.sequencer
 
     return max(events, key=order)
 
