@@ -1,4 +1,4 @@
-"""Jobs: the whole index, each stage, each source, publication, and the upkeep of tables."""
+"""Jobs: the whole index, each stage, each source, publication. Those of upkeep are in `rag_assets.upkeep`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from rag_assets.packed import SOURCE_TAG, build_packed_job
+from rag_assets.upkeep import maintain_tables, retention
 from rag_core.config import RagConfig
-from rag_core.tables.maintenance import maintain
-from resources.platform import PlatformResource
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -58,19 +57,4 @@ def build_jobs(config: RagConfig) -> Sequence["dg.JobDefinition | UnresolvedAsse
         )
         for source in config.sources
     ]
-    return [build_packed_job(config), whole, checks, publish, *stages, *sources, maintain_tables]
-
-
-@dg.op
-def compact_and_vacuum(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
-    """Compact small files, write checkpoints, and remove files that no kept version names."""
-    for result in maintain(platform.store):
-        context.log.info(
-            f"{result.table}: {result.files_before} files became {result.files_after}, {result.vacuumed} removed"
-        )
-
-
-@dg.job(description="Upkeep of the Delta tables: compaction, checkpoints, vacuum. Safe beside running jobs.")
-def maintain_tables() -> None:
-    """Upkeep of the Delta tables."""
-    compact_and_vacuum()
+    return [build_packed_job(config), whole, checks, publish, *stages, *sources, maintain_tables, retention]

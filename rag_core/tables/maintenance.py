@@ -1,9 +1,10 @@
 """Upkeep of Delta tables: many small changes leave many small files, and old versions leave files that nobody names."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from rag_core.tables.delta import SCHEMAS
 from rag_core.tables.store import Store
@@ -13,7 +14,14 @@ _TARGET_FILE_BYTES = 128 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Upkeep:
-    """What was done to one table; `vacuumed` counts removed files."""
+    """What was done to one table.
+
+    Attributes:
+        table: Its name.
+        files_before: Files of the newest version.
+        files_after: The same after compaction; not fewer if a run changed the table at that moment.
+        vacuumed: Files that were removed from disk.
+    """
 
     table: str
     files_before: int
@@ -21,21 +29,23 @@ class Upkeep:
     vacuumed: int
 
 
-def maintain(store: Store, tables: tuple[str, ...] = (*SCHEMAS, "vectors")) -> list[Upkeep]:
+def maintain(store: Store, tables: tuple[str, ...] = (*SCHEMAS, "vectors")) -> Iterator[Upkeep]:
     """Compact, checkpoint and vacuum each table that exists.
 
     Readers of older versions are safe: vacuum keeps what the table's own retention (seven days) still promises, and
     that includes staged files of runs in progress.
     """
-    done = []
     for name in tables:
         try:
             table = DeltaTable(store.table_uri(name), storage_options=store.storage_options or None)
         except TableNotFoundError:
             continue
         before = len(table.file_uris())
-        table.optimize.compact(target_size=_TARGET_FILE_BYTES)
+        try:
+            table.optimize.compact(target_size=_TARGET_FILE_BYTES)
+        except CommitFailedError:  # a run replaced one of the files meanwhile; the next upkeep finds them again
+            table.update_incremental()
         table.create_checkpoint()
-        removed = table.vacuum(dry_run=False)
-        done.append(Upkeep(name, before, len(table.file_uris()), len(removed)))
-    return done
+        # In full: what a run staged and never committed is in no version, so no log names it.
+        removed = table.vacuum(dry_run=False, full=True)
+        yield Upkeep(name, before, len(table.file_uris()), len(removed))
