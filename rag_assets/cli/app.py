@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rag_assets.cli import (
+    alerts,
     configure,
     inspecting,
     publishing,
@@ -47,6 +48,7 @@ app.command("receipts")(receipts.receipts)
 app.command("report")(reporting.report)
 app.command("status")(inspecting.status)
 app.command("doctor")(configure.doctor)
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(inspecting.app, name="inspect")
 app.add_typer(configure.app, name="config")
 
