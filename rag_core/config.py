@@ -108,13 +108,13 @@ class FilesSource(_SourceBase):
 
 
 class S3Source(_SourceBase):
-    """A prefix of an S3 bucket. Credentials come from the environment, as boto3 finds them."""
+    """The objects below a prefix of an S3 bucket. Credentials come from the environment, as boto3 finds them."""
 
     kind: Literal["s3"]
     bucket: str = Field(description="Bucket name.")
-    prefix: str = Field(default="", description="Key prefix; object keys are relative to it.")
-    endpoint_url: str | None = Field(default=None, description="Override for S3-compatible servers.")
-    region: str | None = Field(default=None, description="AWS region.")
+    prefix: str = Field(default="", description="Folder of the bucket; object keys are relative to it.")
+    endpoint_url: HttpAddress | None = Field(default=None, description="Address of an S3-compatible server; else AWS.")
+    region: str | None = Field(default=None, description="Region of the bucket; else as boto3 finds it.")
     events: SqsEvents | None = Field(default=None, description="Event notifications; without, the prefix is listed.")
 
 
@@ -385,6 +385,14 @@ class RagConfig(Section):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"source names must be unique; repeated: {', '.join(repeated)}")
+        return self
+
+    @model_validator(mode="after")
+    def _own_queues(self) -> "RagConfig":
+        queues = [source.events.queue_url for source in self.sources if source.kind == "s3" and source.events]
+        repeated = sorted({queue for queue in queues if queues.count(queue) > 1})
+        if repeated:  # each would remove the messages of the other
+            raise ValueError(f"each source needs a queue of its own; repeated: {', '.join(map(str, repeated))}")
         return self
 
     @model_validator(mode="after")

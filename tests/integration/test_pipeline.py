@@ -174,7 +174,7 @@ def test_failing_source_does_not_hold_up_the_others(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     (corpus / "note.md").write_text("# Note\n\nThe quokka crate is on shelf 7.\n")
-    broken = {"name": "away", "kind": "s3", "bucket": "documents"}  # has no reader in this version
+    broken = {"name": "away", "kind": "files", "root": str(tmp_path / "nowhere")}
     good = {"name": "notes", "kind": "files", "root": str(corpus)}
     platform = Platform(tmp_path / "platform", [broken, good])
     done = platform.rag("run", "--json")

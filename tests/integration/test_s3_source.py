@@ -149,7 +149,7 @@ def test_nobody_answers(aws: Aws) -> None:
         list(source.list())
     assert not isinstance(failed.value, PermanentError)
     with pytest.raises(SourceRefusedError, match=r"expected http\(s\)://host"):
-        listed(aws.source("docs", endpoint_url="nonsense"))
+        list(replace(source, endpoint=replace(source.endpoint, url="http://no host")).list())
 
 
 class Answering(threading.Thread):

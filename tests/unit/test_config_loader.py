@@ -175,6 +175,14 @@ def test_repeated_keys_are_errors(write) -> None:
     assert line == "rag.yaml:4: buckets: key is there twice, first in line 3"
 
 
+def test_each_source_has_its_own_queue(write) -> None:
+    events = "events: {queue_url: 'https://sqs.eu-central-1.amazonaws.com/1/docs'}"
+    sources = ", ".join(f"{{name: {name}, kind: s3, bucket: docs, {events}}}" for name in "ab")
+    problem = only_problem(write(f"store: {{root: x}}\nsources: [{sources}]\n"))
+    assert "each source needs a queue of its own" in problem
+    assert "amazonaws.com/1/docs" in problem
+
+
 def test_source_names_are_unique(write) -> None:
     source = "{name: a, kind: files, root: corpus}"
     assert "repeated: a" in only_problem(write(f"store: {{root: x}}\nsources: [{source}, {source}]\n"))

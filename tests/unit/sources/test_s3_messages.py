@@ -150,7 +150,7 @@ def test_without_a_time_that_can_be_read_the_message_has_one(time: object) -> No
     assert event.event_time == SENT
 
 
-_NAMES = "Records s3 object bucket key eventName eventSource Type Message source detail-type detail sequencer Event eventTime"
+_NAMES = "Records s3 object bucket key eventName eventSource Type Message source detail-type detail sequencer eventTime"
 _VALUES = st.sampled_from(
     ["aws:s3", "aws.s3", "ObjectCreated:Put", "a", "Notification", "Object Created", None, True, 5]
 )
