@@ -16,6 +16,7 @@ from rag_assets.cli import (
     reporting,
     running,
     searching,
+    slo,
     testing,
     verifying,
 )
@@ -46,6 +47,7 @@ app.command("test")(testing.test)
 app.command("verify")(verifying.verify)
 app.command("receipts")(receipts.receipts)
 app.command("report")(reporting.report)
+app.command("slo")(slo.slo)
 app.command("status")(inspecting.status)
 app.command("doctor")(configure.doctor)
 app.add_typer(alerts.app, name="alerts")

@@ -236,7 +236,7 @@ def _findings(
     if spent > 1 + 1e-9:  # 1 - target has a rounding error
         found["exhausted"] = (
             f"{bad:,} of {counted:,} changes in {objective.window_days} days were not searchable within "
-            f"{objective.within_s:g} s; {objective.target:.10g} of them are promised"
+            f"{objective.within_s:g} s; {100 * objective.target:.10g} % are promised to be"
         )
     limits: tuple[tuple[State, str, float], ...] = (
         ("fast_burn", "5m", freshness.fast_burn),
