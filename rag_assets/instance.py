@@ -1,56 +1,58 @@
 """The local Dagster instance: its home is in the store, so that runs and their history stay with the data."""
 
 import os
-import socket
 from pathlib import Path
 
 import dagster as dg
-import psutil
 
+from rag_assets.instance_settings import write_settings
+from rag_assets.processes import PROCESS_TAG, is_alive, is_here, process_tag
+from rag_core.config import RagConfig
 from rag_core.tables.store import Store
 
-PROCESS_TAG = "rag/process"
+__all__ = ["PROCESS_TAG", "dagster_home", "fail_dead_runs", "pool_limits", "process_tag", "set_pool_limits"]
 
-_DAGSTER_YAML = """\
-# Written by rag on first use; yours to change. https://docs.dagster.io/deployment/oss/dagster-yaml
-telemetry:
-  enabled: false
-nux:
-  # No pop-up that asks for an e-mail address.
-  enabled: false
-concurrency:
-  pools:
-    # Milvus Lite takes one writer at a time, and one embedding worker fills the machine.
-    default_limit: 1
-    granularity: op
-run_monitoring:
-  # A run whose process was killed is marked as failed, and gives its places in the pools back.
-  enabled: true
-  poll_interval_seconds: 20
-  free_slots_after_run_end_seconds: 20
-"""
+_SERVER_WRITERS = 8  # a Milvus server takes writers at once; more would only queue there
 
 
-def dagster_home(store: Store) -> Path:
-    """Return DAGSTER_HOME: the environment's, else `dagster/` in the store, made with telemetry off."""
+def dagster_home(store: Store, config: RagConfig | None = None) -> Path:
+    """Return DAGSTER_HOME: the environment's, else `dagster/` in the store with a `dagster.yaml` that fits.
+
+    Args:
+        store: The store.
+        config: What `dagster.yaml` follows as long as nobody changed it; without, one that is there is left as it is.
+    """
     configured = os.environ.get("DAGSTER_HOME")
     if configured:
         return Path(configured)
     home = store.local_path("dagster")
     home.mkdir(parents=True, exist_ok=True)
-    settings = home / "dagster.yaml"
-    if not settings.exists():
-        settings.write_text(_DAGSTER_YAML)
+    write_settings(home, config.run if config is not None else None)
     return home
 
 
-def process_tag() -> str:
-    """Name this process so that it cannot be taken for a later one with the same number: host, number, start time."""
-    return _tag(psutil.Process())
+def pool_limits(config: RagConfig) -> dict[str, int]:
+    """Return how many steps of each pool may run at once, over all runs."""
+    return {
+        "embedding": config.embedding.workers or max(1, _gpu_count()),
+        # Milvus Lite takes one writer at a time.
+        "milvus_writes": 1 if config.index.uri is None else _SERVER_WRITERS,
+    }
+
+
+def set_pool_limits(instance: dg.DagsterInstance, config: RagConfig) -> None:
+    """Bring the limits of the pools to what the configuration says; one that is already so is not written."""
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return
+    known = {limit.name: limit.limit for limit in storage.get_pool_limits() if not limit.from_default}
+    for pool, limit in pool_limits(config).items():
+        if known.get(pool) != limit:
+            storage.set_concurrency_slots(pool, limit)
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs of this command line as failed whose process is gone, and free the places they hold in pools.
+    """Mark runs as failed whose process was on this machine and is gone, and free the places they hold in pools.
 
     A killed process leaves its run as `STARTED` for ever; its place in a pool of one would block every run after it.
 
@@ -61,7 +63,7 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     closed = []
     for run in instance.get_runs(started):
         tag = run.tags.get(PROCESS_TAG)
-        if tag is None or not tag.startswith(f"{socket.gethostname()}:") or _is_alive(tag):
+        if tag is None or not is_here(tag) or is_alive(tag):
             continue
         instance.report_run_failed(
             run, message="The process of this run is gone (killed, or the machine was restarted)."
@@ -71,12 +73,9 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     return closed
 
 
-def _is_alive(tag: str) -> bool:
-    try:
-        return _tag(psutil.Process(int(tag.split(":")[1]))) == tag
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _tag(process: psutil.Process) -> str:
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+def _gpu_count() -> int:
+    """Count the GPUs that this process may use, without loading torch, which takes seconds."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    return len([device for device in Path("/dev").glob("nvidia*") if device.name.removeprefix("nvidia").isdigit()])
