@@ -1,13 +1,16 @@
 """`rag plan`, `rag publish`, `rag rollback`, `rag abandon`: how one index takes the place of another."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from rag_assets.cli.output import CONSOLE, ERRORS, print_json, print_text, table
 from rag_core.config_loader import load_config
 from rag_core.stages.plan import IndexPlan, Plan
+from rag_core.stages.staleness import Stale
 from rag_core.tables.store import Store
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
@@ -15,6 +18,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 
 def plan(
     source: Annotated[list[str] | None, typer.Option("--source", help="Only this source; may be repeated.")] = None,
+    by_partition: Annotated[
+        bool, typer.Option("--by-partition", help="Also list the partitions that are not up to date.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Say what the next run would do: documents, texts to embed, rows, time, size. Nothing is changed."""
@@ -23,7 +29,7 @@ def plan(
     config = load_config().config
     made = make_plan(Store(config.store.root), config, sources=source)
     if json_output:
-        print_json(made.to_dict())
+        print_json(made.to_dict(by_partition=by_partition))
         return
     columns = ("source", "new", "changed", "deleted", "unchanged")
     rows = [(one.source, one.new, one.changed, one.deleted, one.unchanged) for one in made.sources]
@@ -31,7 +37,21 @@ def plan(
     for number, index in enumerate(made.indexes):
         CONSOLE.print()
         CONSOLE.print(_index_lines(index, is_target=number == len(made.indexes) - 1), highlight=False)
+    if by_partition:
+        CONSOLE.print()
+        CONSOLE.print(stale_table(made.partitions))
     _print_consequence(made)
+
+
+def stale_table(partitions: Sequence[Stale]) -> Table:
+    """Show the work on partitions; of two indexes that are kept up to date the work is added up."""
+    columns = ("partition", "to parse", "deleted", "to cut", "to embed", "reused", "to write", "to delete")
+    rows = []
+    for stale in partitions:
+        work = stale.work
+        counts = (work.documents_to_cut, work.embeds, work.texts_reused, work.writes, work.rows_to_delete)
+        rows.append((stale.partition_key, stale.objects.to_parse, stale.objects.deleted, *counts))
+    return table(f"{len(rows):,} partitions are not up to date", columns, rows)
 
 
 def _index_lines(index: IndexPlan, *, is_target: bool) -> str:

@@ -43,6 +43,7 @@ class _SourceWork:
     keys: frozenset[str]
     listed_ids: bytearray
     listed_at: datetime
+    misplaced: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def todo(self) -> list[SourceObject]:
@@ -114,9 +115,34 @@ def documents_change(
     return StageOutput(change, counts, seconds, totals, examples, listed_at=listed_at)
 
 
-def listed_difference(current: TableSlice, config: RagConfig, source: SourceConfig) -> ObjectDiff:
-    """List a source and compare it with the documents of the slice's partitions; nothing is read or written."""
-    return _diff_source(current, config, source, frozenset(current.partition_keys or ())).difference
+@dataclass(frozen=True)
+class ListedObjects:
+    """What a listing of a source says of some partitions.
+
+    Attributes:
+        counts: By partition, in objects. One that lies in another partition than it belongs to (the number of buckets
+            was changed) is new or changed where it belongs, and counts as deleted where it lies.
+        outdated: Keys of the objects whose documents are not as the source is now.
+    """
+
+    counts: Mapping[str, Counts]
+    outdated: tuple[str, ...]
+
+
+def listed_objects(current: TableSlice, config: RagConfig, source: SourceConfig) -> ListedObjects:
+    """List a source and compare it with the documents of the slice's partitions; no object is read.
+
+    Raises:
+        SourceError: It cannot be listed.
+    """
+    keys = frozenset(current.partition_keys or ())
+    work = _diff_source(current, config, source, keys)
+    counts = {key: Counts() for key in keys}
+    _count(work, counts)
+    for partition, key in work.misplaced:
+        if key in work.listed or work.partitions[key] != partition:
+            counts[partition].deleted += 1
+    return ListedObjects(counts, (*(item.key for item in work.difference.changed), *work.difference.deleted))
 
 
 def _diff_source(
@@ -138,7 +164,9 @@ def _diff_source(
     seen = seen_source(current, source_config.name, keys, buckets, settings)
     difference = diff(listing, seen.objects, parser_fingerprint=parser_fingerprint(settings))
     partitions = {**seen.partitions, **places}
-    return _SourceWork(source_config, difference, places, partitions, keys, listed_ids, listed_at)
+    return _SourceWork(
+        source_config, difference, places, partitions, keys, listed_ids, listed_at, misplaced=seen.misplaced
+    )
 
 
 def _refuse_shrink(current: TableSlice, config: RagConfig, work: _SourceWork) -> None:

@@ -3,27 +3,26 @@
 Sources are listed and tables read; nothing is written. What depends on text that was not cut yet is an estimate.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rag_core import ids
 from rag_core.config import RagConfig
-from rag_core.embedding.cache import VectorCache
-from rag_core.engine.chunkers import chunker_fingerprints
 from rag_core.generation import Generation, changed_settings
-from rag_core.partitions import partition_keys_of
+from rag_core.partitions import source_of
 from rag_core.stages.common import anti_join
-from rag_core.stages.documents import listed_difference
-from rag_core.stages.publication import Generations, generations, latest_manifest
+from rag_core.stages.outdated import GenerationRows
+from rag_core.stages.publication import Generations, latest_manifest
+from rag_core.stages.retirement import retired_partitions
+from rag_core.stages.staleness import Stale, Survey, survey
 from rag_core.stages.throughput import throughput
+from rag_core.stages.work import IndexWork, Objects, total
 from rag_core.tables.delta import TableSlice
 from rag_core.tables.store import Store
 
-_CHUNK = ["doc_id", "chunk_id", "row_hash", "text_hash", "doc_hash", "chunker_fingerprint"]
 _FLOAT32_BYTES = 4
 
 
@@ -78,121 +77,102 @@ class Plan:
         indexes: The served generation, if rag.yaml asks for another, and the one it asks for.
         changed_settings: In what the two differ; empty if they do not.
         refused: Whether the run would refuse to embed without `--rebuild`.
+        partitions: Those that are not up to date, and the work on each.
     """
 
     sources: list[SourcePlan]
     indexes: list[IndexPlan]
     changed_settings: list[str]
     refused: bool
+    partitions: list[Stale] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, *, by_partition: bool = False) -> dict[str, Any]:
         """Return the plan for JSON."""
-        return asdict(self)
+        listed = asdict(replace(self, partitions=[]))
+        del listed["partitions"]
+        return listed | ({"partitions": [one.to_dict() for one in self.partitions]} if by_partition else {})
 
 
-def make_plan(store: Store, config: RagConfig, *, sources: Sequence[str] | None = None) -> Plan:
-    """Plan a run over some sources; None means all.
+def make_plan(store: Store, config: RagConfig, *, sources: Sequence[str] | None = None, listing: bool = True) -> Plan:
+    """Plan a run over some sources; None means all. Without `listing`, from the tables alone.
 
     Raises:
         SourceError: A source cannot be listed.
-        ConfigError: The model is not there.
+        ConfigError: The model is not there, or there is no such source.
     """
-    known = generations(store, config)
-    listed, pending = [], 0
-    stale: set[str] = set()
-    for source in config.sources:
-        if sources is not None and source.name not in sources:
-            continue
-        keys = partition_keys_of(config, source.name)
-        difference = listed_difference(TableSlice.newest(store, "documents", keys), config, source)
-        new, changed, deleted = len(difference.new), len(difference.changed), len(difference.deleted)
-        listed.append(SourcePlan(source.name, new, changed, deleted, difference.unchanged))
-        gone = [*difference.deleted, *(item.key for item in difference.changed)]
-        stale.update(ids.doc_id(source.name, key) for key in gone)
-        pending += new + changed
+    found = survey(store, config, sources=sources, listing=listing)
+    known = found.known
     rates = throughput(store)
-    indexes = [_index_plan(store, known, one, pending, stale, rates) for one in known.active]
+    pending = sum(stale.objects.to_parse for stale in found.partitions.values())
+    indexes = [_index_plan(store, found, one, pending, rates, whole=sources is None) for one in known.active]
     limit = config.publication.max_reembed_share
     changed_now = changed_settings(known.served, known.target) if known.served else []
-    return Plan(listed, indexes, changed_now, refused=indexes[-1].reembed_share > limit)
+    stale = [one for one in found.partitions.values() if one.is_stale]
+    return Plan(_by_source(found), indexes, changed_now, indexes[-1].reembed_share > limit, stale)
+
+
+def estimated_seconds(stale: Iterable[Stale], rates: Mapping[str, float]) -> dict[str, float]:
+    """Estimate the seconds of each step for some partitions from measured throughput; steps never run are missing."""
+    listed = list(stale)
+    work = total(index for one in listed for index in one.indexes.values())
+    return _seconds(sum(one.objects.to_parse for one in listed), work, rates)
+
+
+def _seconds(to_parse: int, work: IndexWork, rates: Mapping[str, float]) -> dict[str, float]:
+    amounts = {"parse": to_parse, "chunk": work.documents_to_cut, "embed": work.embeds, "index": work.writes}
+    return {step: round(amount / rates[step], 1) for step, amount in amounts.items() if step in rates}
+
+
+def _by_source(found: Survey) -> list[SourcePlan]:
+    sources: dict[str, list[Objects]] = {}
+    for key, stale in found.partitions.items():
+        sources.setdefault(source_of(key), []).append(stale.objects)
+    names = ("new", "changed", "deleted", "unchanged")
+    return [
+        SourcePlan(source, **{name: sum(getattr(one, name) for one in listed) for name in names})
+        for source, listed in sources.items()
+    ]
 
 
 def _index_plan(
-    store: Store, known: Generations, generation: Generation, pending: int, stale: set[str], rates: dict[str, float]
+    store: Store, found: Survey, generation: Generation, pending: int, rates: Mapping[str, float], *, whole: bool
 ) -> IndexPlan:
-    documents = TableSlice.newest(store, "documents").read(["doc_id", "doc_hash", "source"], pc.field("status") == "ok")
-    documents = documents.filter(pc.invert(pc.is_in(documents["doc_id"], pa.array(sorted(stale), pa.string()))))
-    chunks = TableSlice.newest(store, "chunks", lane=generation.chunk_lane).read(_CHUNK)
-    current = _current_chunks(documents, chunks, generation)
-    uncut = anti_join(documents, current, ["doc_id"]).num_rows + pending
-    expected = round(uncut * _chunks_per_document(store, known, generation))
-    embedded = TableSlice.newest(store, "embeddings", lane=generation.embedding_lane).read(["chunk_id", "text_hash"])
-    waiting = anti_join(current, embedded, ["chunk_id", "text_hash"])
-    hashes = pc.unique(waiting["text_hash"]).to_pylist()
-    missing = VectorCache(store).missing(generation.spec.fingerprint, hashes)
-    ledger = TableSlice.newest(store, "index_partitions", lane=generation.collection).read(["chunk_id", "row_hash"])
-    unwritten = anti_join(current, ledger, ["chunk_id", "row_hash"]).num_rows
-    texts, rows = len(missing) + expected, unwritten + expected
+    rows = found.rows[generation.collection]
+    work = total(stale.indexes[generation.collection] for stale in found.partitions.values())
     last = latest_manifest(store)
-    work = {"parse": pending, "chunk": uncut, "embed": texts, "index": rows}
     return IndexPlan(
         collection=generation.collection,
         served=last is not None and last.collection == generation.collection,
-        documents_to_cut=uncut,
-        texts_to_embed=texts,
-        texts_reused=len(hashes) - len(missing),
-        rows_to_write=rows,
-        rows_to_delete=anti_join(ledger, current, ["chunk_id"]).num_rows,
-        is_estimate=uncut > 0,
-        reembed_share=_reembed_share(store, known, generation, documents, current, missing),
-        bytes_of_vectors=rows * generation.spec.dim * _FLOAT32_BYTES,
-        seconds={step: round(amount / rates[step], 1) for step, amount in work.items() if step in rates},
+        documents_to_cut=work.documents_to_cut,
+        texts_to_embed=work.embeds,
+        texts_reused=work.texts_reused,
+        rows_to_write=work.writes,
+        rows_to_delete=work.rows_to_delete + (_retired_rows(store, generation) if whole else 0),
+        is_estimate=work.documents_to_cut > 0,
+        reembed_share=_reembed_share(store, found.known, rows),
+        bytes_of_vectors=work.writes * generation.spec.dim * _FLOAT32_BYTES,
+        seconds=_seconds(pending, work, rates),
     )
 
 
-def _current_chunks(documents: pa.Table, chunks: pa.Table, generation: Generation) -> pa.Table:
-    """Return the chunks that a run would keep: cut from the document as it is, by the chunker of the settings."""
-    keys = ["doc_id", "doc_hash"]
-    if generation.follows_settings:
-        fingerprints = chunker_fingerprints(generation.config)
-        wanted = [fingerprints.get(source, "") for source in documents["source"].to_pylist()]
-        documents = documents.append_column("chunker_fingerprint", pa.array(wanted, pa.string()))
-        keys.append("chunker_fingerprint")
-    return chunks.join(documents.select(keys), keys=keys, join_type="left semi")
+def _retired_rows(store: Store, generation: Generation) -> int:
+    """Count rows of partitions that the configuration does not have any more; every run of all sources removes them."""
+    keys = retired_partitions(store, generation.config)
+    return TableSlice.newest(store, "index_partitions", keys, lane=generation.collection).count() if keys else 0
 
 
-def _chunks_per_document(store: Store, known: Generations, generation: Generation) -> float:
-    """Estimate from the lane itself, else from the served one, by the size of its chunks."""
-    for other in (generation, known.served):
-        if other is None:
-            continue
-        chunks = TableSlice.newest(store, "chunks", lane=other.chunk_lane).read(["doc_id"])
-        if chunks.num_rows:
-            size = other.config.chunking.max_tokens / generation.config.chunking.max_tokens
-            documents: int = pc.count_distinct(chunks["doc_id"]).as_py()
-            return float(chunks.num_rows / documents * size)
-    return 1.0
-
-
-def _reembed_share(
-    store: Store,
-    known: Generations,
-    generation: Generation,
-    documents: pa.Table,
-    current: pa.Table,
-    missing: Sequence[str],
-) -> float:
+def _reembed_share(store: Store, known: Generations, rows: GenerationRows) -> float:
     """Estimate what `rebuild.reembedded_share` will be; all chunks of documents that are still to be cut count."""
-    served = known.served
+    served, generation = known.served, rows.generation
     if served is None or generation is not known.target or served.embedding_lane == generation.embedding_lane:
         return 0.0
     ledger = TableSlice.newest(store, "index_partitions", lane=served.collection).read(["doc_id"])
     built = TableSlice.newest(store, "embeddings", lane=generation.embedding_lane).read(["doc_id"])
-    documents = documents.join(ledger.select(["doc_id"]), keys=["doc_id"], join_type="left semi")
+    documents = rows.documents.join(ledger.select(["doc_id"]), keys=["doc_id"], join_type="left semi")
     if not documents.num_rows:
         return 0.0
-    chunks = current.join(documents.select(["doc_id"]), keys=["doc_id"], join_type="left semi")
+    chunks = rows.kept.join(documents.select(["doc_id"]), keys=["doc_id"], join_type="left semi")
     uncut = anti_join(anti_join(documents, built, ["doc_id"]), chunks, ["doc_id"]).num_rows / documents.num_rows
     unbuilt = anti_join(chunks, built, ["doc_id"])
-    again = pc.sum(pc.is_in(unbuilt["text_hash"], pa.array(missing, pa.string()))).as_py() or 0
+    again = pc.sum(pc.is_in(unbuilt["text_hash"], pa.array(rows.missing, pa.string()))).as_py() or 0
     return float(uncut + (1 - uncut) * again / max(1, chunks.num_rows))

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, write_deltalake
 
 from rag_core.config import RagConfig
 from rag_core.errors import ConfigError
@@ -20,6 +19,7 @@ from rag_core.schemas import PUBLISHED_INDEX
 from rag_core.stages import term_statistics
 from rag_core.stages.common import anti_join, count_by_partition
 from rag_core.tables.delta import TableSlice, ensure_table, in_set
+from rag_core.tables.log import append_table
 from rag_core.tables.store import Store
 
 STAGE_TABLES = ("documents", "chunks", "embeddings", "index_partitions")
@@ -141,13 +141,13 @@ def incomplete_partitions(store: Store, generation: Generation) -> dict[str, int
     held = ledger.read(["partition_key", "chunk_id", "row_hash"], here)
     waiting = Counter(count_by_partition(anti_join(wanted, held, ["chunk_id", "row_hash"])))
     waiting.update(count_by_partition(anti_join(held, wanted, ["chunk_id"])))
-    waiting.update(count_by_partition(_not_blank(documents, anti_join(ok, wanted, ["doc_id", "doc_hash"]))))
+    waiting.update(count_by_partition(not_blank(documents, anti_join(ok, wanted, ["doc_id", "doc_hash"]))))
     waiting.update(count_by_partition(anti_join(wanted, ok, ["doc_id"])))
     known = set(all_partition_keys(generation.config))
     return {key: count for key, count in sorted(waiting.items()) if key in known}
 
 
-def _not_blank(documents: TableSlice, uncut: pa.Table) -> pa.Table:
+def not_blank(documents: TableSlice, uncut: pa.Table) -> pa.Table:
     """Of documents without chunks, return those that should have some: a blank text has none."""
     if not uncut.num_rows:
         return uncut
@@ -212,19 +212,22 @@ def held_by_rollback(last: Manifest | None, generation: Generation) -> str:
 def write_manifest(store: Store, manifest: Manifest, *, run_id: str) -> None:
     """Append a manifest; from now on it is the newest."""
     row = pa.Table.from_pylist([asdict(manifest)], schema=PUBLISHED_INDEX)
-    properties = CommitProperties(custom_metadata={"run_id": run_id, "collection": manifest.collection})
-    write_deltalake(ensure_table(store, "published_index"), row, mode="append", commit_properties=properties)
+    append_table(store, "published_index", row, run_id=run_id)
 
 
 def latest_manifest(store: Store) -> Manifest | None:
     """Return the newest manifest, or None if nothing was ever published."""
-    return next(iter(manifests(store)), None)
+    rows = _newest_first(store).slice(0, 1).to_pylist()
+    return Manifest(**rows[0]) if rows else None
 
 
 def manifests(store: Store) -> list[Manifest]:
     """Return all manifests, the newest first."""
-    rows = TableSlice.newest(store, "published_index").read().sort_by([("published_at", "descending")])
-    return [Manifest(**row) for row in rows.to_pylist()]
+    return [Manifest(**row) for row in _newest_first(store).to_pylist()]
+
+
+def _newest_first(store: Store) -> pa.Table:
+    return TableSlice.newest(store, "published_index").read().sort_by([("published_at", "descending")])
 
 
 def _identity(manifest: Manifest) -> tuple[object, ...]:

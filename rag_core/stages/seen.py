@@ -23,10 +23,12 @@ class SeenSource:
     Attributes:
         objects: By key.
         partitions: The partition in which each object was found, by key.
+        misplaced: (partition, key) of objects found in another partition than their key says.
     """
 
     objects: Mapping[str, SeenObject]
     partitions: Mapping[str, str]
+    misplaced: frozenset[tuple[str, str]] = frozenset()
 
 
 def seen_source(
@@ -41,6 +43,7 @@ def seen_source(
     table = current.of(*partition_keys).read(list(_COLUMNS), pc.field("source") == source)
     objects: dict[str, SeenObject] = {}
     partitions: dict[str, str] = {}
+    misplaced: set[tuple[str, str]] = set()
     for partition, key, fingerprint, content_hash, parser, status in zip(
         *(table[name].to_pylist() for name in _COLUMNS), strict=True
     ):
@@ -49,4 +52,6 @@ def seen_source(
         if key not in objects or not is_current:
             objects[key] = SeenObject(fingerprint, content_hash, passed if is_current else _STALE)
         partitions[key] = partition
-    return SeenSource(objects, partitions)
+        if partition != belongs:
+            misplaced.add((partition, key))
+    return SeenSource(objects, partitions, frozenset(misplaced))

@@ -103,7 +103,7 @@ def test_plan_foresees_the_guard_and_counts(two: Two, built: int) -> None:
     put(two.store, "documents", documents(["blank"], text=" "))  # is never cut, and must not look like work
     if built:
         two.fill(two.new, NAMES[:built])
-    made = make_plan(two.store, two.config, sources=())
+    made = make_plan(two.store, two.config, listing=False)
     old, new = made.indexes
     assert (old.served, new.served) == (True, False)
     assert made.changed_settings == ["embedding.max_tokens null -> 128"]
