@@ -16,12 +16,11 @@ from rag_assets.materialize import failures_by_class
 from rag_core.config import RagConfig
 from rag_core.freshness.measuring import Measured, measure
 from rag_core.freshness.plots import history_png
-from rag_core.freshness.slo import URGENT, Standing
+from rag_core.freshness.slo import URGENT, Standing, check_name
 from resources.platform import PlatformResource
 
 ASSET: Final = "index_partitions"
 SLO_SENSOR: Final = "freshness_objectives"
-PREFIX: Final = "freshness__"
 
 _AGAIN: Final = timedelta(minutes=5)
 
@@ -36,11 +35,6 @@ class Told:
 
 
 _CURSOR: Final = TypeAdapter(dict[str, Told])
-
-
-def check_name(source: str) -> str:
-    """Return the name of a source's check of `index_partitions`."""
-    return f"{PREFIX}{source}"
 
 
 def build_slo_checks(config: RagConfig) -> Sequence[dg.AssetChecksDefinition]:

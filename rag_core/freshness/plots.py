@@ -176,7 +176,7 @@ def _limits(latency: Any, age: Any, budget: Any, facts: _Facts, ranges: list[tup
     objective = facts.objective
     low, high = latency.get_ylim()
     latency.set_ylim(min(low, 1.0), max(high, 2.5 * objective.within_s))
-    promise = f"{objective.target:.10g} of changes within {objective.within_s:g} s"
+    promise = f"{100 * objective.target:.10g} % of changes within {objective.within_s:g} s"
     oldest = max(facts.oldest_s(edges).max() for _, edges in ranges)
     age.set_ylim(0, max(oldest * 1.1, 10.0))
     if oldest > 0.3 * objective.hard_limit_s:

@@ -29,6 +29,11 @@ MIN_OUTCOMES: Final = 10
 """Fewer outcomes than these say nothing about a rate."""
 
 
+def check_name(source: str) -> str:
+    """Return the name of the check of `index_partitions` that shows how a source stands."""
+    return f"freshness__{source}"
+
+
 @dataclass(frozen=True)
 class Outcomes:
     """Outcomes of the changes that an objective counts, in the order in which they became known.
