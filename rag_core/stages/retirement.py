@@ -13,6 +13,7 @@ from deltalake import CommitProperties
 
 from rag_core.config import RagConfig
 from rag_core.errors import TransientError
+from rag_core.freshness.look_files import LookFiles
 from rag_core.index.client import IndexClient
 from rag_core.partitions import all_partition_keys, source_of
 from rag_core.stages.absence import Absence
@@ -60,6 +61,8 @@ def retire(store: Store, config: RagConfig, client: IndexClient, *, run_id: str)
         ensure_table(store, name).delete(f"partition_key IN ({quoted})", commit_properties=properties)
     for removals in done:
         removals.end()
+    for source in {source_of(key) for key in taken_out}:
+        LookFiles(store, source).forget()  # should it come back, all of it is new
     return keys
 
 

@@ -1,0 +1,218 @@
+"""What looks leave in the store, under `work/looks/<source>/`, so that a crash at any time neither loses nor doubles.
+
+    current.json        the newest finished look: its number, when the newest complete listing began, its files
+    state-N.npz         the snapshot of look N, and what was unsettled
+    pending.arrow       changes of a look that is decided but not finished: `recover` finishes it
+    partial.npz         a listing that is to be continued
+
+A look that found changes writes state-N, then pending; from then on it is decided. It appends the changes to the table,
+points current.json to state-N, and removes pending. Appending the same changes again does no harm: see `changes`.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.ipc
+
+from rag_core.errors import TransientError
+from rag_core.faults import crash_point
+from rag_core.freshness.changes import TABLE as CHANGES
+from rag_core.freshness.changes import append_changes
+from rag_core.freshness.snapshot import Snapshot, Unsettled
+from rag_core.index.lite_files import locked
+from rag_core.tables.delta import ensure_table
+from rag_core.tables.store import Store
+
+# Where a write costs money, that nothing changed is only written this often; the sensor's cursor knows it anyway.
+_REMOTE_NOTE_EVERY: Final = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class LookState:
+    """What is known after a look.
+
+    Attributes:
+        look: Its number; looks that find nothing have none.
+        looked_at: When the newest complete listing began.
+        settings: Digest of what decides which objects the source has.
+        buckets: Partitions of the source.
+        snapshot: Its objects.
+        unsettled: What is still being written.
+    """
+
+    look: int
+    looked_at: datetime
+    settings: str
+    buckets: int
+    snapshot: Snapshot
+    unsettled: Unsettled
+
+
+class LookFiles:
+    """The files of one source."""
+
+    def __init__(self, store: Store, source: str) -> None:
+        self._store = store
+        self._lock = store.local_path("work", "looks", f"{source}.lock")
+        self._filesystem, root = store.filesystem()
+        self._folder = "/".join([root.rstrip("/"), "work", "looks", source])
+
+    @contextmanager
+    def locked(self, timeout_s: float) -> Iterator[bool]:
+        """Keep other processes of this machine from looking; False: one did, all the time."""
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        lock = locked(self._lock, timeout_s=timeout_s)
+        try:
+            lock.__enter__()
+        except TransientError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.__exit__(None, None, None)
+
+    def recover(self) -> LookState | None:
+        """Finish what a process began that ended too early, and return the state; None: there was no look yet.
+
+        A state that cannot be read, or that is older than the table of changes, counts as none: the next look is a
+        first one.
+        """
+        pending = self._get("pending.arrow")
+        if pending is not None:
+            try:
+                with pa.ipc.open_file(pending) as file:
+                    changes, note = file.read_all(), json.loads(file.schema.metadata[b"look"])
+            except pa.ArrowInvalid:  # the machine lost power; the look was not finished and is done again
+                self._remove("pending.arrow")
+            else:
+                before = self._note() or {}
+                is_done = all(before.get(name) == note[name] for name in ("look", "table", "state"))
+                self._finish(changes, note, is_done=is_done)
+        note = self._note()
+        if note is None or note["table"] != self._table_id():
+            return None
+        data = self._get(note["state"])
+        if data is None:
+            return None
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                snapshot = Snapshot(arrays["object_ids"], arrays["states"])
+                unsettled = arrays["unsettled"]
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+            return None
+        looked_at = datetime.fromisoformat(note["looked_at"])
+        return LookState(note["look"], looked_at, note["settings"], note["buckets"], snapshot, unsettled)
+
+    def write(self, state: LookState, changes: pa.Table) -> None:
+        """Append the changes of a look and make its state the current one. After a crash, `recover` does the rest."""
+        name = f"state-{state.look}.npz"
+        buffer = io.BytesIO()
+        snapshot = state.snapshot
+        np.savez(buffer, object_ids=snapshot.object_ids, states=snapshot.states, unsettled=state.unsettled)
+        self._put(name, buffer.getbuffer())
+        crash_point("look.before_pending")
+        note = {**_note_of(state), "state": name, "table": self._table_id()}
+        if changes.num_rows:
+            schema = changes.schema.with_metadata({b"look": json.dumps(note).encode()})
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_file(sink, schema) as writer:
+                writer.write_table(changes.cast(schema))
+            self._put("pending.arrow", sink.getvalue())
+        crash_point("look.before_append")
+        self._finish(changes, note)
+
+    def note_unchanged(self, state: LookState, looked_at: datetime) -> None:
+        """Keep when a look that found nothing began; it is what later changes cannot be older than."""
+        if self._store.is_local or looked_at - state.looked_at >= _REMOTE_NOTE_EVERY:
+            note = {**(self._note() or {}), "looked_at": looked_at.isoformat()}
+            self._put("current.json", json.dumps(note).encode())
+
+    def read_partial(self) -> tuple[Mapping[str, Any], dict[str, Any]] | None:
+        """Return arrays and facts of `write_partial`; None if there are none."""
+        data = self._get("partial.npz")
+        if data is None:
+            return None
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}, json.loads(arrays["facts"].tobytes())
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+            return None
+
+    def write_partial(self, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Keep a listing that is to be continued, in place of any other."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8))
+        self._put("partial.npz", buffer.getbuffer())
+
+    def remove_partial(self) -> None:
+        """Forget such a listing."""
+        self._remove("partial.npz")
+
+    def forget(self) -> None:
+        """Remove all files of the source: the next look is a first one."""
+        for info in self._filesystem.get_file_info(pafs.FileSelector(self._folder, allow_not_found=True)):
+            self._filesystem.delete_file(info.path)
+
+    def _finish(self, changes: pa.Table, note: Mapping[str, Any], *, is_done: bool = False) -> None:
+        """Do, perhaps again, what follows once a look is decided; all but cleaning may be done."""
+        if not is_done:
+            append_changes(self._store, changes)
+            crash_point("look.before_pointer")
+            self._put("current.json", json.dumps(note).encode())
+        crash_point("look.before_cleaning")
+        self._remove("pending.arrow")
+        for info in self._filesystem.get_file_info(pafs.FileSelector(self._folder)):
+            if info.base_name.startswith("state-") and info.base_name != note["state"]:
+                self._filesystem.delete_file(info.path)
+
+    def _table_id(self) -> str:
+        """Identify the table of changes: what was seen counts for nothing where what was recorded of it is gone."""
+        return str(ensure_table(self._store, CHANGES).metadata().id)
+
+    def _note(self) -> dict[str, Any] | None:
+        data = self._get("current.json")
+        try:
+            note = None if data is None else json.loads(data)
+        except ValueError:
+            return None
+        return note if isinstance(note, dict) else None
+
+    def _get(self, name: str) -> bytes | None:
+        try:
+            with self._filesystem.open_input_stream(f"{self._folder}/{name}") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+
+    def _put(self, name: str, data: "bytes | memoryview | pa.Buffer") -> None:
+        """Write a file so that it is seen whole or not at all."""
+        path = f"{self._folder}/{name}"
+        target = f"{path}.part" if self._store.is_local else path  # an object of S3 appears when it is complete
+        self._filesystem.create_dir(self._folder, recursive=True)
+        with self._filesystem.open_output_stream(target) as stream:
+            stream.write(data)
+        if target != path:
+            self._filesystem.move(target, path)
+
+    def _remove(self, name: str) -> None:
+        if self._filesystem.get_file_info(f"{self._folder}/{name}").type == pafs.FileType.File:
+            self._filesystem.delete_file(f"{self._folder}/{name}")
+
+
+def _note_of(state: LookState) -> dict[str, Any]:
+    return {
+        "look": state.look,
+        "looked_at": state.looked_at.isoformat(),
+        "settings": state.settings,
+        "buckets": state.buckets,
+    }
