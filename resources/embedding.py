@@ -1,14 +1,16 @@
-"""The embedding worker, started as a Dagster Pipes job: a subprocess here, a GPU pod in production."""
+"""The embedding worker, as a Dagster Pipes job: a process that stays, or one for each job; a GPU pod in production."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError  # what Pipes raises; not exported by 1.13
+from pydantic import Field
 
+from rag_core.embedding import resident
 from rag_core.embedding.launch import worker_command, worker_env
-from rag_core.errors import PermanentError, TransientError
+from rag_core.errors import PermanentError, RagError, TransientError
 from rag_core.stages.common import Progress
 from resources.platform import PlatformResource
 
@@ -20,32 +22,64 @@ class EmbeddingLauncherResource(dg.ConfigurableResource["EmbeddingLauncherResour
     """Runs the worker on a manifest and waits for it."""
 
     platform: dg.ResourceDependency[PlatformResource]
+    idle_at_most_s: float | None = Field(
+        default=None,
+        description="Bounds embedding.worker_idle_s; for a command that ends, after which no worker is to linger.",
+    )
 
-    def run(self, context: dg.OpExecutionContext, manifest: str, on_progress: Progress) -> dict[str, Any]:
+    def run(
+        self, context: dg.AssetExecutionContext | dg.OpExecutionContext, manifest: str, on_progress: Progress
+    ) -> dict[str, Any]:
         """Embed what the manifest lists.
 
         Returns:
             The worker's own report: tokens/s, padding share, precision, peak memory, ...
 
         Raises:
-            PermanentError: Another try cannot help; the worker's last line says why.
+            PermanentError: Another try cannot help; the message says why.
             TransientError: It may; the texts that were finished are in the cache.
         """
-        client = dg.PipesSubprocessClient(
-            env=worker_env(self.platform.config.embedding), message_reader=_ProgressReader(on_progress)
-        )
+        op_context = context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
+        reader = _ProgressReader(on_progress)
+        if resident.available(self.platform.config.embedding):
+            messages = self._on_resident(op_context, manifest, reader)
+        else:
+            messages = self._in_process_of_its_own(op_context, manifest, reader)
+        report: dict[str, Any] = {}
+        for message in messages:
+            report.update(message.get("embedding", {}))
+        return report
+
+    def _on_resident(
+        self, context: dg.OpExecutionContext, manifest: str, reader: dg.PipesMessageReader
+    ) -> Sequence[Any]:
+        config = self.platform.config.embedding
+        idle_s = min(config.worker_idle_s, self.idle_at_most_s or config.worker_idle_s)
+        with dg.open_pipes_session(
+            context=context,
+            context_injector=dg.PipesTempFileContextInjector(),
+            message_reader=reader,
+            extras={"manifest": manifest},
+        ) as session:
+            try:
+                resident.embed(
+                    self.platform.store, config, manifest, pipes=session.get_bootstrap_env_vars(), idle_s=idle_s
+                )
+            except RagError as error:
+                raise type(error)(f"the embedding worker failed on {manifest}: {error}") from error
+        return dg.PipesClientCompletedInvocation(session).get_custom_messages()
+
+    def _in_process_of_its_own(
+        self, context: dg.OpExecutionContext, manifest: str, reader: dg.PipesMessageReader
+    ) -> Sequence[Any]:
+        client = dg.PipesSubprocessClient(env=worker_env(self.platform.config.embedding), message_reader=reader)
         try:
-            invocation = client.run(
-                command=worker_command(manifest), context=context, extras={"manifest": manifest}
-            )
+            invocation = client.run(command=worker_command(manifest), context=context, extras={"manifest": manifest})
         except DagsterPipesExecutionError as error:
             message = f"the embedding worker failed on {manifest}: {error}; its output is in the run's stderr"
             permanent = str(error).endswith(f"code {_EXIT_PERMANENT}")
             raise (PermanentError if permanent else TransientError)(message) from error
-        report: dict[str, Any] = {}
-        for message in invocation.get_custom_messages():
-            report.update(message.get("embedding", {}))
-        return report
+        return invocation.get_custom_messages()
 
 
 class _ProgressReader(dg.PipesTempFileMessageReader):

@@ -58,6 +58,15 @@ class EmbedStats:
         """Share of the computed tokens that were padding, 0 to 1."""
         return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
 
+    def anew(self) -> "EmbedStats":
+        """Return the statistics of the same model with all counts at zero."""
+        return EmbedStats(
+            precision=self.precision,
+            device=self.device,
+            cosine_to_fp32=self.cosine_to_fp32,
+            speedup_to_fp32=self.speedup_to_fp32,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return all fields and rates, JSON-able, with this process's peak memory."""
         return {

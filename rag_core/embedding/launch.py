@@ -1,6 +1,8 @@
 """The command line and environment with which a launcher (local subprocess, Kubernetes) starts the worker."""
 
+import os
 import sys
+from pathlib import Path
 
 from rag_core.config import EmbeddingConfig
 
@@ -31,3 +33,24 @@ def worker_env(config: EmbeddingConfig) -> dict[str, str]:
     if config.api_key is not None:
         env["RAG_EMBEDDING__API_KEY"] = config.api_key.get_secret_value()
     return env
+
+
+def worker_slots(config: EmbeddingConfig) -> int:
+    """Return how many embedding jobs run at once on this machine: `embedding.workers`, else one for each GPU."""
+    return config.workers or max(1, len(_gpus(config)))
+
+
+def device_env(config: EmbeddingConfig, slot: int) -> dict[str, str]:
+    """Return the variables that give a worker a GPU of its own, where there are several."""
+    gpus = _gpus(config)
+    return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if len(gpus) > 1 else {}
+
+
+def _gpus(config: EmbeddingConfig) -> list[str]:
+    """List the GPUs that a model may use, without torch, whose import takes seconds."""
+    if config.device == "cpu" or config.backend == "openai":
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]

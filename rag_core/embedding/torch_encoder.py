@@ -19,6 +19,7 @@ from rag_core.config import EmbeddingConfig
 from rag_core.embedding.batching import pad, plan_batches
 from rag_core.embedding.encoder import EmbedStats, Kind, OnBatch, unit_rows
 from rag_core.embedding.fused_gelu import fuse_gelu
+from rag_core.embedding.lean_import import sentence_transformer
 from rag_core.embedding.model import ModelSpec
 from rag_core.errors import ConfigError, PermanentError, TransientError
 
@@ -211,12 +212,12 @@ def _load(spec: ModelSpec, device: torch.device) -> Any:
     # The folder is complete on disk; without these, loading asks the hub whether it has something newer.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
-    from sentence_transformers import SentenceTransformer
+    model_class = sentence_transformer()
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model = SentenceTransformer(spec.location, device=str(device), local_files_only=True)
+        model = model_class(spec.location, device=str(device), local_files_only=True)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ConfigError(f"embedding.model: {spec.name} cannot be loaded from {spec.location}: {error}") from error
     module: nn.Module = model.float().eval()

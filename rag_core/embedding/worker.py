@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 from pydantic import SecretStr
 
+from rag_core.config import EmbeddingConfig
 from rag_core.embedding.encoder import Encoder, make_encoder
 from rag_core.embedding.job import Progress, run_job
 from rag_core.embedding.manifest import WorkManifest, read_manifest
@@ -31,13 +32,20 @@ _PR_SET_PDEATHSIG: Final = 1
 _LOG: Final = logging.getLogger(__name__)
 
 
-class _Reporter(Protocol):
-    def info(self, message: str) -> None: ...
-    def progress(self, progress: Progress) -> None: ...
-    def done(self, measured: dict[str, Any]) -> None: ...
+class Reporter(Protocol):
+    """Where a job says how far it is, and what it measured."""
+
+    def info(self, message: str) -> None:
+        """Log a line."""
+
+    def progress(self, progress: Progress) -> None:
+        """Take note of a finished batch or checkpoint."""
+
+    def done(self, measured: dict[str, Any]) -> None:
+        """Take what the whole job measured."""
 
 
-class _PipesReporter:
+class PipesReporter:
     """Sends log lines, about every second a custom message `{"progress": [done, total]}` in tokens, and at the end one
     custom message `{"embedding": {...}}` to the orchestrator.
     """
@@ -48,9 +56,11 @@ class _PipesReporter:
         self._next_progress = 0.0
 
     def info(self, message: str) -> None:
+        """Send a log line."""
         self._pipes.log.info(message)
 
     def progress(self, progress: Progress) -> None:
+        """Send how far the job is, if it is time."""
         if time.monotonic() >= self._next_progress or progress.done_tokens >= progress.todo_tokens:
             self._next_progress = time.monotonic() + _PROGRESS_EVERY_S
             self._pipes.report_custom_message({"progress": [progress.done_tokens, progress.todo_tokens]})
@@ -59,6 +69,7 @@ class _PipesReporter:
             self.info(describe(progress))
 
     def done(self, measured: dict[str, Any]) -> None:
+        """Send what was measured."""
         self._pipes.report_custom_message({"embedding": measured})
 
 
@@ -128,8 +139,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     try:
-        with _reporter() as (reporter, extras), _classified():
-            _run(arguments.manifest or extras.get("manifest"), reporter)
+        with _reporter() as (reporter, extras), classified():
+            run_manifest(arguments.manifest or extras.get("manifest"), reporter)
     except RagError as error:
         _LOG.debug("failed", exc_info=error)
         sys.stderr.write(" ".join(str(error).split()) + "\n")
@@ -137,12 +148,34 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _run(address: str | None, reporter: _Reporter) -> None:
+def run_manifest(
+    address: str | None, reporter: Reporter, make: Callable[[WorkManifest], Encoder] | None = None
+) -> None:
+    """Embed what a manifest lists, and report it.
+
+    Args:
+        address: What `write_manifest` returned.
+        reporter: Is told of progress, and at the end of what was measured.
+        make: Gives the encoder of a manifest, if any text is to be embedded; default: loads its model.
+
+    Raises:
+        PermanentError: No manifest, or as `run_job`.
+        TransientError: As `run_job`.
+    """
     if not address:
         raise PermanentError("no manifest: pass --manifest ADDRESS, or the Pipes extra `manifest`")
     manifest = read_manifest(address)
     reporter.info(f"{manifest.item_count} texts, {manifest.token_count} tokens, model {manifest.embedding.model}")
-    measured = run_job(manifest, lambda: _encoder(manifest), reporter.progress)
+    load_seconds = 0.0
+
+    def encoder() -> Encoder:
+        nonlocal load_seconds
+        started = time.perf_counter()
+        made = make(manifest) if make else encoder_of(manifest.embedding)
+        load_seconds = time.perf_counter() - started
+        return made
+
+    measured = run_job(manifest, encoder, reporter.progress) | {"load_seconds": round(load_seconds, 3)}
     reporter.info(
         f"done: {measured['embedded_count']} embedded, {measured['reused_count']} reused, all verified, "
         f"{measured['job_seconds']:.1f} s, {measured.get('tokens_per_s', 0):.0f} tokens/s"
@@ -150,10 +183,13 @@ def _run(address: str | None, reporter: _Reporter) -> None:
     reporter.done(measured)
 
 
-def _encoder(manifest: WorkManifest) -> Encoder:
-    """Make the manifest's encoder, with the key that only the environment holds."""
+def encoder_of(config: EmbeddingConfig) -> Encoder:
+    """Make a manifest's encoder, with the key that only the environment holds.
+
+    Raises:
+        ConfigError: As `make_encoder`.
+    """
     key = os.environ.get("RAG_EMBEDDING__API_KEY")
-    config = manifest.embedding
     return make_encoder(config.model_copy(update={"api_key": SecretStr(key)}) if key else config)
 
 
@@ -163,16 +199,16 @@ def _under_pipes() -> bool:
 
 
 @contextmanager
-def _reporter() -> Iterator[tuple[_Reporter, dict[str, Any]]]:
+def _reporter() -> Iterator[tuple[Reporter, dict[str, Any]]]:
     if not _under_pipes():
         yield _TerminalReporter(), {}
         return
     with open_dagster_pipes() as pipes:
-        yield _PipesReporter(pipes), dict(pipes.extras)
+        yield PipesReporter(pipes), dict(pipes.extras)
 
 
 @contextmanager
-def _classified() -> Iterator[None]:
+def classified() -> Iterator[None]:
     """Turn what the operating system says into a failure class; bugs keep their traceback and exit with 1."""
     try:
         yield
