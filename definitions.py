@@ -25,9 +25,11 @@ from resources.embedding import EmbeddingLauncherResource  # noqa: E402
 from resources.engine import EngineResource  # noqa: E402
 from resources.milvus import MilvusResource  # noqa: E402
 from resources.platform import PlatformResource  # noqa: E402
+from sensors.alerts import build_alert_sensor  # noqa: E402
 from sensors.automation import build_automation_sensor  # noqa: E402
 from sensors.schedules import build_schedules, build_verify_sensor  # noqa: E402
 from sensors.slo import build_slo_checks, build_slo_sensor  # noqa: E402
+from sensors.sources import build_source_sensors  # noqa: E402
 
 
 def build_defs(*, config_path: Path | None = None, overrides: Mapping[str, object] | None = None) -> dg.Definitions:
@@ -55,9 +57,17 @@ def build_defs(*, config_path: Path | None = None, overrides: Mapping[str, objec
         assets=[*build_stage_assets(config, partitions), *build_publication_assets(config)],
         asset_checks=[*build_checks(config), *build_index_checks(config), *build_slo_checks(config)],
         jobs=[*build_jobs(config), build_test_job(config), build_verify_job()],
-        sensors=[build_automation_sensor(config), build_verify_sensor(config), build_slo_sensor(config)],
+        sensors=[
+            *build_source_sensors(config),
+            build_automation_sensor(config),
+            build_verify_sensor(config),
+            build_slo_sensor(config),
+            build_alert_sensor(config),
+        ],
         schedules=build_schedules(config),
         resources=resources,
+        # One process a run: a further one for each step would take longer to start than most steps take.
+        executor=dg.in_process_executor,
     )
 
 
