@@ -89,6 +89,16 @@ def ranges(keys: Sequence[str], all_keys: Sequence[str], limit: int) -> list[tup
     return [tuple(run) for run in runs]
 
 
+def range_tags(run: Sequence[str]) -> dict[str, str]:
+    """Return the tags that name the partitions of an asset run; they are contiguous."""
+    return {_RANGE_START: run[0], _RANGE_END: run[-1]}
+
+
+def stage_job(stage: str) -> str:
+    """Return the name of the job of one stage."""
+    return f"build_{stage}"
+
+
 def run_pipeline(
     loaded: LoadedConfig,
     *,
@@ -116,23 +126,27 @@ def run_pipeline(
         raise ConfigError(f"no stage {stage!r}; expected one of {', '.join(STAGES)}")
     summary, started = RunSummary(), time.perf_counter()
     tags = {tag: "allow" for tag, asked in ((REBUILD_TAG, rebuild), (ACCEPT_DELETIONS_TAG, accept_deletions)) if asked}
-    with _code_location(loaded) as (defs, instance):
+    with code_location(loaded) as (defs, instance):
         # A run never spans two sources: one that cannot be listed must not keep the others from being indexed.
         for of_source in keys_by_source(config, chosen).values():
             if stage is not None:
-                job = defs.resolve_job_def(f"build_{stage}")
+                job = defs.resolve_job_def(stage_job(stage))
                 for run in ranges(of_source, keys, config.run.max_partitions_per_run):
-                    of_range = {_RANGE_START: run[0], _RANGE_END: run[-1], **tags}
-                    _execute(job, instance, of_range, f"{run[0]}..{run[-1]}", summary)
+                    execute(job, instance, {**range_tags(run), **tags}, f"{run[0]}..{run[-1]}", summary)
             else:
                 _run_packed(defs, instance, config, of_source, tags, summary)
         if stage is None:
-            _execute(defs.resolve_job_def(CHECK_JOB), instance, {}, "all partitions", summary)
-            # Publication judges by itself whether the collection is complete, whatever failed before.
-            _execute(defs.resolve_job_def(PUBLISH_JOB), instance, {}, "all partitions", summary)
-    summary.failures += _failed_checks(summary)
+            check_and_publish(defs, instance, summary)
+    summary.failures += failed_checks(summary)
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def check_and_publish(defs: dg.Definitions, instance: dg.DagsterInstance, summary: RunSummary) -> None:
+    """Test the tables, then judge and publish what rag.yaml asks for, if it is complete."""
+    execute(defs.resolve_job_def(CHECK_JOB), instance, {}, "all partitions", summary)
+    # Publication judges by itself whether the collection is complete, whatever failed before.
+    execute(defs.resolve_job_def(PUBLISH_JOB), instance, {}, "all partitions", summary)
 
 
 def _run_packed(
@@ -150,7 +164,7 @@ def _run_packed(
     for pack in packed(items, max_items=limits.max_partitions_per_run, max_weight=limits.max_objects_per_run):
         named = f"{pack.partition_keys[0]}..{pack.partition_keys[-1]}"
         run_of = run_config(pack.partition_keys)
-        _execute(job, instance, run_tags(pack, "manual", tags), named, summary, config=run_of)
+        execute(job, instance, run_tags(pack, "manual", tags), named, summary, config=run_of)
 
 
 def run_publication(loaded: LoadedConfig, *, again: bool = False) -> RunSummary:
@@ -161,22 +175,29 @@ def run_publication(loaded: LoadedConfig, *, again: bool = False) -> RunSummary:
         again: Even if it was rolled back from.
     """
     summary = RunSummary()
-    with _code_location(loaded) as (defs, instance):
+    with code_location(loaded) as (defs, instance):
         tags = {JUDGE_AGAIN_TAG: "allow", **({PUBLISH_AGAIN_TAG: "allow"} if again else {})}
-        _execute(defs.resolve_job_def(PUBLISH_JOB), instance, tags, "all partitions", summary)
-    summary.failures += _failed_checks(summary)
+        execute(defs.resolve_job_def(PUBLISH_JOB), instance, tags, "all partitions", summary)
+    summary.failures += failed_checks(summary)
     return summary
 
 
 @contextmanager
-def _code_location(loaded: LoadedConfig) -> Iterator[tuple[dg.Definitions, dg.DagsterInstance]]:
-    """Load the code location and open its instance; runs of processes that died are marked as failed."""
+def code_location(
+    loaded: LoadedConfig, overrides: Mapping[str, object] | None = None
+) -> Iterator[tuple[dg.Definitions, dg.DagsterInstance]]:
+    """Load the code location and open its instance; runs of processes that died are marked as failed.
+
+    Args:
+        loaded: The configuration.
+        overrides: Resources by name, replacing the default ones.
+    """
     store = Store(loaded.config.store.root)
     if loaded.path is not None:
         os.environ["RAG_CONFIG"] = str(loaded.path)
     from definitions import build_defs
 
-    defs = build_defs(config_path=loaded.path)
+    defs = build_defs(config_path=loaded.path, overrides=overrides)
     with dg.DagsterInstance.from_config(str(dagster_home(store))) as instance:
         for run_id in fail_dead_runs(instance):
             remove_manifest(store, run_id)
@@ -193,7 +214,7 @@ def _chosen(keys: Sequence[str], sources: Iterable[str] | None, known: Sequence[
     return [key for key in keys if source_of(key) in names]
 
 
-def _execute(
+def execute(
     job: dg.JobDefinition,
     instance: dg.DagsterInstance,
     tags: Mapping[str, str],
@@ -201,18 +222,39 @@ def _execute(
     summary: RunSummary,
     *,
     config: Mapping[str, Any] | None = None,
-) -> None:
-    """Run a job in this process, and add what it did to the summary."""
+    run_id: str | None = None,
+) -> Sequence[dg.DagsterEvent]:
+    """Run a job in this process, and add what it did to the summary.
+
+    Args:
+        job: Resolved.
+        instance: Where the run is recorded.
+        tags: Of the run.
+        partitions: Which it is about, for messages.
+        summary: Is added to.
+        config: The run's.
+        run_id: The run's; made up if not given.
+
+    Returns:
+        The run's events. A run that fails does not raise.
+    """
     level = "INFO" if os.environ.get("RAG_VERBOSE") else "CRITICAL"
     logging.getLogger("dagster").setLevel(level)
     result = job.execute_in_process(
         instance=instance,
         tags={**tags, PROCESS_TAG: process_tag()},
         raise_on_error=False,
+        run_id=run_id,
         run_config={**(config or {}), "loggers": {"console": {"config": {"log_level": level}}}},
     )
+    add_events(result.all_events, partitions, summary)
+    return result.all_events
+
+
+def add_events(events: Iterable[dg.DagsterEvent], partitions: str, summary: RunSummary) -> None:
+    """Add what a run did to a summary."""
     seen: set[str] = set()
-    for event in result.all_events:
+    for event in events:
         if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             _count_check(summary, event.asset_check_evaluation_data)
         if event.is_step_failure:
@@ -260,7 +302,7 @@ def _count_check(summary: RunSummary, evaluation: dg.AssetCheckEvaluation) -> No
     summary.checks[name] = (outcome, evaluation.description or "", failing)
 
 
-def _failed_checks(summary: RunSummary) -> list[Failure]:
+def failed_checks(summary: RunSummary) -> list[Failure]:
     """Return the failed checks, but for those that are told of already, in held partitions or by the publication."""
     refused = any(failure.step == "published_index" for failure in summary.failures)
     return [
