@@ -148,9 +148,11 @@ class _Look:
         return found
 
     def _missed_look(self) -> list[Finding]:
-        config = self.facts.config
+        store, config = self.facts.store, self.facts.config
+        # A source that cannot be listed has an alert of its own; it is looked at all the same.
+        told = {one.source for one in reading.read_problems(store, config)}
         return source_rules.missed_look(
-            reading.read_looks(self.facts.store, config),
+            [one for one in reading.read_looks(store, config) if one.source not in told],
             config.alerts.ui_url,
             tick_s=config.freshness.tick_s,
             list_budget_s=config.freshness.list_budget_s,
@@ -160,9 +162,9 @@ class _Look:
 
     def _failing(self) -> Sequence[FailingRun]:
         """Add the runs that ended since the last evaluation, and remember them once all were read."""
-        ended = ended_runs(self.instance, self.memory.runs_until, self.location)
+        ended, until = ended_runs(self.instance, self.memory.runs_until, self.location)
         failing = fold(self.memory.failing, ended, self.now)
-        self.memory = replace(self.memory, runs_until=self.now, failing=failing)
+        self.memory = replace(self.memory, runs_until=until, failing=failing)
         return list(failing.values())
 
 

@@ -1,6 +1,5 @@
 """What Dagster knows that alerts look at: runs that ended, and the newest evaluation of a check."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -25,30 +24,41 @@ _OVERLAP: Final = timedelta(minutes=1)
 _CAUSES_CHARS: Final = 2_000
 
 
-def ended_runs(instance: dg.DagsterInstance, since: datetime, location: str | None) -> Iterator[EndedRun]:
-    """Yield the runs that ended since a time, in the order in which they did, without those that Dagster tries again.
+def ended_runs(instance: dg.DagsterInstance, since: datetime, location: str | None) -> tuple[list[EndedRun], datetime]:
+    """Return the runs that ended since a time, in the order in which they did, without those that Dagster tries again.
 
     Args:
         instance: Where runs are recorded.
-        since: Runs that were updated after it, and a minute before.
+        since: What this returned the last time: runs that were updated after it, and a minute before.
         location: Name of the code location; runs of others are left out. None: not known, all count.
+
+    Returns:
+        The runs, and when the newest of all was updated, by the clock that the instance goes by.
     """
     filters = dg.RunsFilter(statuses=_ENDED, updated_after=since - _OVERLAP)
-    for record in instance.get_run_records(filters, order_by="update_timestamp", ascending=True):
-        run = record.dagster_run
-        if run.job_name in _REPORTED_BY_PARTITION or run.tags.get(WILL_RETRY_TAG) == "true":
-            continue
-        if location is not None and _location_of(run) not in {None, location}:
-            continue
-        failed = run.status == dg.DagsterRunStatus.FAILURE
-        yield EndedRun(
-            scope=_scope(run),
-            run_id=run.run_id,
-            at=datetime.fromtimestamp(record.end_time, UTC) if record.end_time else record.update_timestamp,
-            failed=failed,
-            publishes=_publishes(run),
-            message=failure_message(instance, run.run_id) if failed else "",
-        )
+    records = instance.get_run_records(filters, order_by="update_timestamp", ascending=True)
+    newest = max((record.update_timestamp for record in records), default=since)
+    found = [_ended(instance, record) for record in records if _counts(record.dagster_run, location)]
+    return found, max(newest, since)
+
+
+def _counts(run: dg.DagsterRun, location: str | None) -> bool:
+    if run.job_name in _REPORTED_BY_PARTITION or run.tags.get(WILL_RETRY_TAG) == "true":
+        return False
+    return location is None or _location_of(run) in {None, location}
+
+
+def _ended(instance: dg.DagsterInstance, record: dg.RunRecord) -> EndedRun:
+    run = record.dagster_run
+    failed = run.status == dg.DagsterRunStatus.FAILURE
+    return EndedRun(
+        scope=_scope(run),
+        run_id=run.run_id,
+        at=datetime.fromtimestamp(record.end_time, UTC) if record.end_time else record.update_timestamp,
+        failed=failed,
+        publishes=_publishes(run),
+        message=failure_message(instance, run.run_id) if failed else "",
+    )
 
 
 def newest_check(instance: dg.DagsterInstance, asset: str, check: str) -> CheckFact | None:

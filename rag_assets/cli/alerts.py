@@ -1,5 +1,6 @@
 """`rag alerts`: what is wrong now, what was told, and whether messages arrive."""
 
+import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import uuid4
@@ -40,6 +41,7 @@ def alerts(
 @app.command("test")
 def test(json_output: Annotated[bool, typer.Option("--json", help="A JSON array.")] = False) -> None:
     """Send a message by every configured channel, and say what became of it."""
+    logging.getLogger("rag_core.alerts").setLevel(logging.WARNING)  # the command line shows errors only, else
     channels = configured_channels(load_config(check_files=False).config.alerts)
     results = [_tried(channel, _test_message()) for channel in channels]
     if json_output:
