@@ -171,6 +171,8 @@ def test_changes_and_passes_go_as_a_pair(store: Store) -> None:
             one_pass(1, "a__00", old + hour, hour),  # goes
             one_pass(2, "a__00", recent + hour, hour),
             one_pass(3, "a__01", ancient - hour, hour),  # the newest that is ok: stays
+            one_pass(7, "a__01", ancient + hour, hour, "failed"),  # tries of what is still to be done: they are counted
+            one_pass(8, "a__01", ancient + 2 * hour, hour, "failed"),
             one_pass(4, "b__00", ancient + hour, hour),  # goes
             one_pass(5, "b__00", old + hour, hour),
             one_pass(6, "gone__00", old, hour),
@@ -178,11 +180,20 @@ def test_changes_and_passes_go_as_a_pair(store: Store) -> None:
     )
     removed = _remove(store, config)
     assert _ids(store, "source_changes", "change_id") == {"c2", "c3", "c4"}
-    assert _ids(store, "passes", "pass_id") == {"p2", "p3", "p5"}
+    assert _ids(store, "passes", "pass_id") == {"p2", "p3", "p5", "p7", "p8"}
     assert (removed["source_changes"], removed["passes"]) == (3, 3)
     assert set(load_changes(store)["change_id"].to_pylist()) == {"c2", "c3", "c4"}
-    assert load_passes(store).num_rows == 3
+    assert load_passes(store).num_rows == 5
     assert set(_remove(store, config).values()) == {0}, "done twice it removes nothing"
+
+
+def test_what_became_searchable_within_the_window_stays_though_it_was_seen_before(store: Store) -> None:
+    seen, hour = NOW - 20 * DAY - timedelta(hours=1), timedelta(hours=1)
+    append_rows(store, "source_changes", [change(1, "a__00", seen), change(2, "a__00", seen - DAY)])
+    append_rows(store, "passes", [one_pass(1, "a__00", seen - DAY, hour), one_pass(2, "a__00", seen, 2 * hour)])
+    _remove(store, config_of(changes_days=20))
+    assert _ids(store, "source_changes", "change_id") == {"c1"}
+    assert _ids(store, "passes", "pass_id") == {"p2"}
 
 
 def test_alerts_that_go_on_stay(store: Store) -> None:
