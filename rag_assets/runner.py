@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,8 @@ from rag_core.config import RagConfig
 from rag_core.config_loader import LoadedConfig
 from rag_core.embedding.manifest import remove_manifest
 from rag_core.errors import ConfigError
+from rag_core.freshness.dirty import dirty_partitions
+from rag_core.freshness.observation import LookCursor, observe
 from rag_core.packing import Item
 from rag_core.packing import pack as packed
 from rag_core.partitions import all_partition_keys, keys_by_source, source_of
@@ -157,14 +160,30 @@ def _run_packed(
     tags: Mapping[str, str],
     summary: RunSummary,
 ) -> None:
-    """Bring partitions of a source up to date, in as few runs as their size allows."""
+    """Look at a source, and bring some of its partitions up to date, in as few runs as their size allows."""
     job = defs.resolve_job_def(PACKED_JOB)
     limits = config.run
-    items = [Item(key) for key in keys]
+    waiting = _look_at(config, source_of(keys[0]), accept_deletions=tags.get(ACCEPT_DELETIONS_TAG) == "allow")
+    items = [Item(key, waiting.get(key, 1)) for key in keys]
     for pack in packed(items, max_items=limits.max_partitions_per_run, max_weight=limits.max_objects_per_run):
         named = f"{pack.partition_keys[0]}..{pack.partition_keys[-1]}"
         run_of = run_config(pack.partition_keys)
         execute(job, instance, run_tags(pack, "manual", tags), named, summary, config=run_of)
+
+
+def _look_at(config: RagConfig, source: str, *, accept_deletions: bool) -> dict[str, int]:
+    """Record what changed in a source, so that it counts as found now, and return the changed objects by partition.
+
+    A source that cannot be looked at fails its run, which says why.
+    """
+    store, cursor = Store(config.store.root), LookCursor()
+    while True:
+        now = datetime.now(UTC)
+        seen = observe(store, config, source, now=now, cursor=cursor, accept_shrink=accept_deletions)
+        if seen.complete or seen.problem is not None or seen.cursor.position is None:
+            break
+        cursor = seen.cursor
+    return {one.partition_key: one.objects for one in dirty_partitions(store, config, source, now=datetime.now(UTC))}
 
 
 def run_publication(loaded: LoadedConfig, *, again: bool = False) -> RunSummary:
