@@ -174,10 +174,11 @@ def test_failing_source_does_not_hold_up_the_others(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     (corpus / "note.md").write_text("# Note\n\nThe quokka crate is on shelf 7.\n")
-    broken = {"name": "away", "kind": "files", "root": str(tmp_path / "nowhere")}
+    broken = {"name": "away", "kind": "s3", "bucket": "documents", "endpoint_url": "http://127.0.0.1:9"}
     good = {"name": "notes", "kind": "files", "root": str(corpus)}
     platform = Platform(tmp_path / "platform", [broken, good])
-    done = platform.rag("run", "--json")
+    nowhere = {"AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}
+    done = platform.rag("run", "--json", AWS_EC2_METADATA_DISABLED="true", **nowhere)  # no credentials: permanent
     assert done.returncode == 1
     assert "away" in done.stderr
     assert json.loads(done.stdout)["upserted"] == 1
