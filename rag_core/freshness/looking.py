@@ -1,6 +1,7 @@
 """One tick of a source's sensor: take what the queue says, or list; and keep in the store what stands in the way."""
 
 import json
+import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from rag_core.alerts.reading import last_look_path, problem_path
 from rag_core.config import RagConfig, S3Source
 from rag_core.errors import RagError
 from rag_core.freshness.observation import LookCursor, Observation, Problem, observe, observe_events
+from rag_core.freshness.told import told
 from rag_core.reports.pages import read_text, write_text
 from rag_core.sources.s3_events import acknowledge, receive
 from rag_core.tables.store import Store
@@ -49,19 +51,27 @@ def _is_listed(source: S3Source, before: LookCursor, now: datetime) -> bool:
 
 
 def _told(store: Store, config: RagConfig, source: S3Source, before: LookCursor, *, now: datetime) -> Observation:
-    """Take messages, record what they say, and only then remove them from the queue."""
+    """Take messages, record what they say, and only then remove them from the queue.
+
+    As many as are there, but no longer than a listing may take: the next look goes on.
+    """
+    began = time.perf_counter()
+
+    def clock() -> datetime:
+        # What is told was not seen before it was received: a run that listed meanwhile does not cover it.
+        return now + timedelta(seconds=time.perf_counter() - began)
+
     observation = observe_events(store, config, source.name, (), now=now, cursor=before)
     try:
         while True:
             received = receive(source)
             if received.events:
-                observation = observe_events(
-                    store, config, source.name, received.events, now=now, cursor=observation.cursor
-                )
+                cursor = observation.cursor
+                observation = told(store, config, source.name, received.events, now=clock(), cursor=cursor)
                 if not observation.complete:
                     return observation  # the messages come again
             acknowledge(store, source, received)
-            if not received.more:
+            if not received.more or time.perf_counter() - began > config.freshness.list_budget_s:
                 return observation
     except RagError as error:
         return replace(observation, complete=False, problem=Problem("listing_failed", str(error)))

@@ -9,7 +9,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -21,7 +20,7 @@ from rag_core.errors import ConfigError
 from rag_core.reports.pages import names_in, read_text, safe_name, write_text
 from rag_core.sources.aws import Endpoint, client, errors_about
 from rag_core.sources.s3 import S3Objects
-from rag_core.sources.s3_messages import Event, as_found, newest_events, parse_message
+from rag_core.sources.s3_messages import Event, newest_events, parse_message
 from rag_core.tables.store import Store
 
 _log = logging.getLogger(__name__)
@@ -29,7 +28,6 @@ _log = logging.getLogger(__name__)
 _AT_ONCE: Final = 10  # messages in a request, the most that SQS allows
 # How long received messages are hidden from the next look: enough to record them, and soon over after a crash.
 _HIDDEN_S: Final = 120
-_LOOKS_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,9 @@ class Received:
 def receive(config: S3Source) -> Received:
     """Take up to `events.batch` messages; without any, wait up to `events.wait_s`. They stay in the queue, hidden.
 
-    What a message leaves open (a version was removed: is the object there?) is looked up in the bucket.
-
     Raises:
         SourceRefusedError: No such queue, or no permission.
-        SourceError: Queue or bucket do not answer now. What was taken comes again.
+        SourceError: The queue does not answer now. What was taken comes again.
     """
     settings = _events_of(config)
     messages, more = _take(config.name, settings, queue_endpoint(config))
@@ -99,7 +95,7 @@ def receive(config: S3Source) -> Received:
     for bucket, count in (+strangers).items():
         _log.warning("source %r: %d events are of bucket %s; its queue is not its own", config.name, count, bucket)
     receipts = tuple(message["ReceiptHandle"] for message in messages)
-    return Received(tuple(_certain(source, newest_events(events))), receipts, tuple(poison), ignored, more)
+    return Received(tuple(newest_events(events)), receipts, tuple(poison), ignored, more)
 
 
 def acknowledge(store: Store, config: S3Source, received: Received) -> int:
@@ -183,18 +179,6 @@ def _take(name: str, settings: SqsEvents, endpoint: Endpoint) -> tuple[list[dict
             return messages, False
         messages += found
     return messages, True
-
-
-def _certain(source: S3Objects, events: Sequence[Event]) -> list[Event]:
-    """Look up what the events leave open."""
-
-    def looked_up(event: Event) -> Event:
-        found = source.look(event.object_key)
-        return as_found(event) if found is None else as_found(event, found.fingerprint, found.size_bytes)
-
-    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-        settled = pool.map(looked_up, (event for event in events if not event.is_certain))
-        return [event if event.is_certain else next(settled) for event in events]
 
 
 def _poison(message: dict[str, Any], problems: Iterable[str]) -> PoisonMessage:

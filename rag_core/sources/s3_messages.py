@@ -13,6 +13,7 @@ from urllib.parse import unquote_plus
 
 import orjson
 
+from rag_core.sources.base import SourceObject
 from rag_core.sources.s3 import s3_fingerprint
 
 EventKind = Literal["created", "removed"]
@@ -100,10 +101,15 @@ def newest_events(events: Iterable[Event]) -> list[Event]:
     return [_newest(by_key[key]) for key in sorted(by_key)]
 
 
-def as_found(event: Event, fingerprint: str | None = None, size: int | None = None) -> Event:
-    """Make an event certain by what a look at the object found; no fingerprint: it is not there."""
-    kind: EventKind = "removed" if fingerprint is None else "created"
-    return replace(event, kind=kind, fingerprint=fingerprint, size=size, is_certain=True)
+def as_found(event: Event, found: SourceObject | None) -> Event:
+    """Replace what an event says by what a look at its object found since; None: it is not there."""
+    if found is None:
+        return replace(event, kind="removed", fingerprint=None, size=None, is_certain=True)
+    # Another event may have made it what it is now; that one came when the object was written.
+    since = event.event_time if found.modified_at is None else max(event.event_time, found.modified_at)
+    return replace(
+        event, kind="created", fingerprint=found.fingerprint, size=found.size_bytes, event_time=since, is_certain=True
+    )
 
 
 def order_of(sequencer: str, width: int) -> str:
