@@ -11,6 +11,7 @@ import pytest
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
+from rag_core import ids
 from rag_core.config import S3Source
 
 REGION = "eu-central-1"
@@ -91,6 +92,11 @@ def aws_server() -> Iterator[Aws]:
             yield Aws(f"http://{host}:{port}")
         finally:
             server.stop()
+
+
+def bucket_name(test: str) -> str:
+    """Make a bucket's name of a test's: one for each, parameters and all."""
+    return f"{test.partition('[')[0].replace('_', '-')[:50].strip('-')}-{ids.digest(test)[:8]}"
 
 
 def record(bucket: str, key: str, name: str = "ObjectCreated:Put", **entity: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from rag_core.sources.base import SourceObject
 from rag_core.sources.factory import open_source
 from rag_core.sources.s3 import S3Objects
 from tests.integration.pipeline_helpers import Platform, search_json
-from tests.integration.s3_helpers import REGION, Aws, aws_server
+from tests.integration.s3_helpers import REGION, Aws, aws_server, bucket_name
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def aws() -> Iterator[Aws]:
 
 @pytest.fixture
 def bucket(aws: Aws, request: pytest.FixtureRequest) -> str:
-    name = request.node.name.partition("[")[0].replace("_", "-")[:60].strip("-")
+    name = bucket_name(request.node.name)
     aws.bucket(name)
-    return str(name)
+    return name
 
 
 def listed(source: S3Source) -> dict[str, SourceObject]:
@@ -267,6 +267,8 @@ def test_doctor_looks_at_bucket_and_queue(aws: Aws, bucket: str, tmp_path: Path)
     assert "queue of lake" not in found
 
 
+@pytest.mark.milvus
+@pytest.mark.slow
 def test_the_whole_pipeline_on_a_bucket(aws: Aws, bucket: str, tmp_path: Path) -> None:
     aws.put(
         bucket,
