@@ -133,7 +133,7 @@ def _evaluated(measured: Measured) -> dict[str, Any]:
         "late": standing.bad,
         "pending": standing.pending,
     }
-    metadata: dict[str, Any] = {name: value for name, value in figures.items() if value is not None}
+    metadata: dict[str, Any] = {name: round(value, 5) for name, value in figures.items() if value is not None}
     metadata["state"] = standing.state
     metadata["objective"] = _sentence(objective.target, objective.within_s, objective.window_days)
     if standing.oldest_pending:
