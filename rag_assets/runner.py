@@ -23,7 +23,7 @@ from rag_core.embedding.manifest import remove_manifest
 from rag_core.errors import ConfigError
 from rag_core.freshness.dirty import dirty_partitions
 from rag_core.freshness.observation import LookCursor, observe
-from rag_core.packing import Item
+from rag_core.packing import Item, ranges
 from rag_core.packing import pack as packed
 from rag_core.partitions import all_partition_keys, keys_by_source, source_of
 from rag_core.quality.results import ALL_PARTITIONS
@@ -74,22 +74,6 @@ class RunSummary:
         names = ("parsed", "rejected", "chunks", "embedded", "reused", "upserted", "deleted", "repaired", "commits")
         checks = {f"checks_{outcome}": self.checks_with(outcome) for outcome in ("passed", "warned", "failed")}
         return {**{name: getattr(self, name) for name in names}, **checks, "seconds": round(self.seconds, 2)}
-
-
-def ranges(keys: Sequence[str], all_keys: Sequence[str], limit: int) -> list[tuple[str, ...]]:
-    """Split partition keys into runs of at most `limit` keys that are contiguous among all keys.
-
-    Dagster names the partitions of an asset run by the two ends of a range, so a gap must begin a new run.
-    """
-    position = {key: number for number, key in enumerate(all_keys)}
-    runs: list[list[str]] = []
-    for key in sorted(keys, key=position.__getitem__):
-        follows = bool(runs) and position[key] == position[runs[-1][-1]] + 1
-        if follows and len(runs[-1]) < limit:
-            runs[-1].append(key)
-        else:
-            runs.append([key])
-    return [tuple(run) for run in runs]
 
 
 def range_tags(run: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -57,3 +57,19 @@ def pack(items: Iterable[Item], *, max_items: int, max_weight: int) -> list[Pack
     done += [(weight, keys) for weight, _, keys in open_runs if keys]
     packs += [Pack(tuple(sorted(keys)), weight) for weight, keys in done]
     return sorted(packs, key=lambda one: (one.weight, one.partition_keys))
+
+
+def ranges(keys: Sequence[str], all_keys: Sequence[str], limit: int) -> list[tuple[str, ...]]:
+    """Split partition keys into runs of at most `limit` keys that are contiguous among all keys.
+
+    Dagster names the partitions of an asset run by the two ends of a range, so a gap must begin a new run.
+    """
+    position = {key: number for number, key in enumerate(all_keys)}
+    runs: list[list[str]] = []
+    for key in sorted(keys, key=position.__getitem__):
+        follows = bool(runs) and position[key] == position[runs[-1][-1]] + 1
+        if follows and len(runs[-1]) < limit:
+            runs[-1].append(key)
+        else:
+            runs.append([key])
+    return [tuple(run) for run in runs]

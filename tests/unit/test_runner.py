@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_assets.instance import PROCESS_TAG, dagster_home, fail_dead_runs, process_tag
-from rag_assets.runner import ranges
+from rag_core.packing import ranges
 from rag_core.tables.store import Store
 
 ALL = [f"s__{number:02d}" for number in range(40)]
