@@ -19,7 +19,7 @@ from rag_core.alerts.model import Alert, Finding
 from rag_core.config import RagConfig
 from rag_core.errors import RagError
 from rag_core.tables.store import Store
-from sensors.run_facts import ended_runs, newest_check
+from sensors.run_facts import ended_runs, is_busy, newest_check
 
 ALERT_SENSOR: Final = "alerts"
 
@@ -133,7 +133,7 @@ class _Look:
             "freshness_hard_limit": lambda: source_rules.freshness_hard_limit(standings(), url),
             "failed_run": lambda: rules.failed_run(failing(), url),
             "blocked_publication": lambda: rules.blocked_publication(
-                reading.read_verdict(store, self.facts.collection), failing(), url, now=now
+                reading.read_verdict(store, self.facts.collection), failing(), url, busy=is_busy(self.instance), now=now
             ),
             "stuck_partition": lambda: rules.stuck_partition(reading.read_stuck(store, config, now=now), url),
             "reject_jump": lambda: rules.reject_jump(self.facts.rejects.read(), url),

@@ -1,5 +1,6 @@
 """What Dagster knows that alerts look at: runs that ended, and the newest evaluation of a check."""
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -17,6 +18,12 @@ _SOURCE_TAG: Final = "rag/source"
 _PARTITION_TAGS: Final = ("dagster/asset_partition_range_start", "dagster/partition")
 _PUBLISHED: Final = dg.AssetKey("published_index")
 _ENDED: Final = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
+_UNENDED: Final = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
 _EVALUATED: Final = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
 
 # Processes write the times of their runs themselves, so one can appear behind a later one; reading twice has no effect.
@@ -50,15 +57,25 @@ def _counts(run: dg.DagsterRun, location: str | None) -> bool:
 
 def _ended(instance: dg.DagsterInstance, record: dg.RunRecord) -> EndedRun:
     run = record.dagster_run
-    failed = run.status == dg.DagsterRunStatus.FAILURE
+    failed, message, publishes = run.status == dg.DagsterRunStatus.FAILURE, "", _publishes(run)
+    if failed:
+        message = failure_message(instance, run.run_id)
+    elif publishes and not _has_published(instance, run.run_id):
+        # One that nobody asked for ends well all the same, and says why in its log.
+        failed, message = True, _not_published(instance, run.run_id)
     return EndedRun(
         scope=_scope(run),
         run_id=run.run_id,
         at=datetime.fromtimestamp(record.end_time, UTC) if record.end_time else record.update_timestamp,
         failed=failed,
-        publishes=_publishes(run),
-        message=failure_message(instance, run.run_id) if failed else "",
+        publishes=publishes,
+        message=message,
     )
+
+
+def is_busy(instance: dg.DagsterInstance) -> bool:
+    """Tell whether any run waits or goes on."""
+    return bool(instance.get_runs(dg.RunsFilter(statuses=_UNENDED), limit=1))
 
 
 def newest_check(instance: dg.DagsterInstance, asset: str, check: str) -> CheckFact | None:
@@ -103,6 +120,16 @@ def _scope(run: dg.DagsterRun) -> str:
 
 def _publishes(run: dg.DagsterRun) -> bool:
     return run.job_name == "publish_index" or _PUBLISHED in (run.asset_selection or ())
+
+
+def _has_published(instance: dg.DagsterInstance, run_id: str) -> bool:
+    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    return any(entry.get_dagster_event().asset_key == _PUBLISHED for entry in entries)
+
+
+def _not_published(instance: dg.DagsterInstance, run_id: str) -> str:
+    said = [entry.user_message for entry in instance.all_logs(run_id) if entry.level == logging.WARNING]
+    return next((one for one in said if one.startswith("not published: ")), "the run did not get to it")
 
 
 def _location_of(run: dg.DagsterRun) -> str | None:

@@ -19,7 +19,7 @@ class EndedRun:
         scope: Job, with its source or assets where a run is about some only: a success ends failures of its scope.
         run_id: Dagster run.
         at: When it ended.
-        failed: Whether it failed.
+        failed: Whether it failed, or was to publish the index and did not.
         publishes: Whether it was to publish the index.
         message: Why it failed.
     """
@@ -44,9 +44,9 @@ class FailingRun:
     message: str
 
     @property
-    def is_incomplete(self) -> bool:
-        """Whether it failed because the index is not complete, which can be so while changes are on their way."""
-        return self.publishes and " is incomplete" in self.message
+    def is_waiting(self) -> bool:
+        """Whether nothing was published because the index is not complete or judged: that can be so for a while."""
+        return self.publishes and any(words in self.message for words in (" is incomplete", " must be judged first"))
 
 
 def fold(failing: Mapping[str, FailingRun], ended: Iterable[EndedRun], now: datetime) -> dict[str, FailingRun]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Rule = Callable[[], Iterable[Finding]]
 
-INCOMPLETE_FOR_S: Final = 900.0
-"""An index that is incomplete is no alarm before it has been so for this long: changes may be on their way."""
+WAITING_FOR_S: Final = 900.0
+"""An index that is incomplete is no alarm before it was so for this long, nor while runs go on that may complete it."""
 
 
 def evaluate(rules: Mapping[str, Rule]) -> tuple[list[Finding], set[str]]:
@@ -61,9 +61,17 @@ def failed_run(failing: Iterable[FailingRun], ui_url: str) -> list[Finding]:
 
 
 def blocked_publication(
-    verdict: VerdictFact | None, failing: Iterable[FailingRun], ui_url: str, *, now: datetime
+    verdict: VerdictFact | None, failing: Iterable[FailingRun], ui_url: str, *, busy: bool, now: datetime
 ) -> list[Finding]:
-    """Find that the newest verdict refuses the index, or that the newest publication failed."""
+    """Find that the newest verdict refuses the index, or that the newest run that was to publish it did not.
+
+    Args:
+        verdict: The newest one on what rag.yaml asks for.
+        failing: What fails.
+        ui_url: Address of the Dagster UI.
+        busy: Whether runs go on that may complete the index.
+        now: Time of the evaluation.
+    """
     if verdict is not None and not verdict.passed:
         what = "the index that is served got worse" if verdict.is_served else f"{verdict.collection} is refused"
         seen = f"The verdict of {utc(verdict.judged_at)} refuses {verdict.collection}.\n" + "\n".join(
@@ -82,13 +90,13 @@ def blocked_publication(
             "blocked_publication",
             "index",
             "warning",
-            "not published: the publication failed",
-            f"Run {one.run_id} failed {utc(one.at)}; publication fails since {utc(one.since)}.\n{cut(one.message)}",
+            "the index is not published",
+            f"Run {one.run_id} did not publish it {utc(one.at)}; none did since {utc(one.since)}.\n{cut(one.message)}",
             "mend what the message names; the next publication goes on by itself. What was served before serves on.",
             run_link(ui_url, one.run_id),
         )
         for one in failing
-        if one.publishes and not (one.is_incomplete and (now - one.since).total_seconds() < INCOMPLETE_FOR_S)
+        if one.publishes and not (one.is_waiting and (busy or (now - one.since).total_seconds() < WAITING_FOR_S))
     ][:1]
 
 

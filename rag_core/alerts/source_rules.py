@@ -75,8 +75,8 @@ def listing_problem(problems: Iterable[ProblemFact], ui_url: str, *, now: dateti
             "critical" if one.is_shrink else "warning",
             f"{one.source} lost too many objects at once" if one.is_shrink else f"{one.source} cannot be listed",
             f"Since {utc(one.since)}. {one.message}\nNothing of it is deleted from the index meanwhile.",
-            "see whether the source is mounted, its address right and readable. If the objects are gone on purpose, "
-            "accept it as the entry below says."
+            "see whether the source is mounted, and its address right. If the objects are gone on purpose: rag run "
+            f"--source {one.source} --accept-deletions."
             if one.is_shrink
             else "see whether the source is there and readable; the next look goes on by itself.",
             automation_link(ui_url),

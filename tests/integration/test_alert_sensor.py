@@ -89,11 +89,6 @@ def build_partitions() -> None:
     work()
 
 
-@dg.job
-def publish_index() -> None:
-    work()
-
-
 def run(world: World, job: dg.JobDefinition, *, fails: bool, **tags: str) -> str:
     done = job.execute_in_process(
         run_config={"ops": {"work": {"config": {"fails": fails}}}},
@@ -124,11 +119,43 @@ def test_a_failed_run_is_told_and_a_success_of_the_same_scope_ends_it(world: Wor
     assert [row["state"] for row in read_alerts(world.store, 9)] == ["resolved", "firing"]
 
 
+def publish(world: World, *, why_not: str = "", fails: bool = False) -> None:
+    """Run a job that is to publish the index, as a person (who gets a failure) or a condition asks for it."""
+
+    @dg.asset(output_required=False)
+    def published_index(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+        if fails:
+            raise dg.Failure(description=why_not, allow_retries=False)
+        if why_not:
+            context.log.warning(why_not)
+        else:
+            yield dg.MaterializeResult()
+
+    job = dg.define_asset_job("publish_index", selection=[published_index])
+    defs = dg.Definitions(assets=[published_index], jobs=[job])
+    defs.resolve_job_def("publish_index").execute_in_process(instance=world.instance, raise_on_error=False)
+
+
 def test_publication_that_fails_is_told_as_such(world: World) -> None:
     world.tick()
-    run(world, publish_index, fails=True)
+    publish(world, why_not="Milvus is away", fails=True)
     assert world.open() == {"blocked_publication/index"}
-    run(world, publish_index, fails=False)
+    publish(world)
+    assert world.open() == set()
+
+
+def test_a_run_that_was_to_publish_and_did_not_is_no_success(world: World) -> None:
+    world.tick()
+    publish(world, why_not="not published: it was rolled back from", fails=True)
+    assert world.open() == {"blocked_publication/index"}
+    publish(world, why_not="not published: rag_1 is incomplete; ...")
+    world.tick()
+    (alert,) = load_state(world.store).open.values()
+    assert alert.missing == 1, "it waits, and may be complete soon"
+    Clock.current += timedelta(minutes=15)
+    assert world.open() == {"blocked_publication/index"}
+    assert "rag_1 is incomplete" in load_state(world.store).open["blocked_publication/index"].finding.body
+    publish(world)
     assert world.open() == set()
 
 
@@ -239,7 +266,7 @@ def test_a_broken_rule_is_told_and_ends_no_alert_of_its_kind(world: World) -> No
     write_text(world.store, reading.problem_path("wiki"), json.dumps(problem))
     assert world.open() == {"listing_problem/wiki"}
     write_text(world.store, reading.problem_path("wiki"), "{")
-    assert world.open() == {"listing_problem/wiki", "rule_failed/listing_problem"}
+    assert world.open() == {"listing_problem/wiki", "rule_failed/listing_problem", "rule_failed/missed_look"}
     Path(world.store.root, reading.problem_path("wiki")).unlink()
     assert world.open() == set()
 

@@ -165,8 +165,14 @@ def test_a_channel_that_is_down_is_left_alone_and_the_others_go_on(store: Store)
     assert down.tried == 1 + 6  # after 10, 30, 70, 150, 310, 630 s: once for all messages
     assert up.tried == 3
     down.failure = None
-    book_of(store).deliver([down, up], after(5_000))
+    book = book_of(store)
+    book.deliver([down, up], after(5_000))
     assert down.told == up.told
+    tried, down.failure = down.tried, DOWN
+    book.update([finding("failed_run/new")], after(6_000))
+    for seconds in (6_000, 6_009, 6_010):
+        book.deliver([down], after(seconds))
+    assert down.tried == tried + 2, "what failed before it worked does not count any more"
 
 
 def test_a_server_that_asks_to_be_left_alone_is(store: Store) -> None:
