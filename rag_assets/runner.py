@@ -28,9 +28,12 @@ from rag_core.packing import pack as packed
 from rag_core.partitions import all_partition_keys, keys_by_source, source_of
 from rag_core.quality.results import ALL_PARTITIONS
 from rag_core.tables.store import Store
+from resources.embedding import EmbeddingLauncherResource
+from resources.platform import PlatformResource
 
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
+_WORKER_IDLE_S = 20.0  # a command ends; what it started for embedding serves a next one, but does not linger
 _NAMED = 8  # partitions in a message; of more their number
 
 
@@ -200,7 +203,9 @@ def code_location(
         os.environ["RAG_CONFIG"] = str(loaded.path)
     from definitions import build_defs
 
-    defs = build_defs(config_path=loaded.path, overrides=overrides)
+    platform = PlatformResource(config_path=str(loaded.path or ""))
+    launcher = EmbeddingLauncherResource(platform=platform, idle_at_most_s=_WORKER_IDLE_S)
+    defs = build_defs(config_path=loaded.path, overrides={"embedding_launcher": launcher, **(overrides or {})})
     with dg.DagsterInstance.from_config(str(dagster_home(store))) as instance:
         for run_id in fail_dead_runs(instance):
             remove_manifest(store, run_id)

@@ -1,15 +1,12 @@
 """The resident embedding worker: real processes, the real built-in model, real Delta tables."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +35,16 @@ from tests.integration.embedding_server import WORDS_DIM, serving, words
 
 SENTENCE = "the boundary layer of a slender wing in supersonic flow was measured at several angles of attack "
 FEW = [f"{n}: {SENTENCE}" for n in range(5)]
-MANY = [f"{n}: {SENTENCE * 8}" for n in range(400)]
-SETTINGS = {"precision": "fp32", "device": "cpu", "checkpoint_tokens": 2_000, "worker_idle_s": 120.0}
+MANY = [f"{n}: {SENTENCE * 3}" for n in range(40)]
+SETTINGS = {"precision": "fp32", "device": "cpu", "checkpoint_tokens": 500, "worker_idle_s": 120.0}
 
 
 class Bench:
     """A store whose worker the tests use, directly and through Dagster."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **settings: Any) -> None:
         self.root = root
+        self.settings = {**SETTINGS, **settings}
         self.store = Store(str(root / "data"))
         self.jobs = 0
 
@@ -55,7 +53,7 @@ class Bench:
         return resident_files(self.store)
 
     def config(self, **settings: Any) -> EmbeddingConfig:
-        return EmbeddingConfig(**{**SETTINGS, **settings})
+        return EmbeddingConfig(**{**self.settings, **settings})
 
     def manifest(self, texts: list[str], **settings: Any) -> str:
         config = self.config(**settings)
@@ -98,7 +96,7 @@ class Bench:
     def launch(self, manifest: str, on_progress: Callable[..., None] = lambda *_: None, **settings: Any) -> Any:
         """Run a manifest in an asset, as the pipeline does; gives what the launcher returned, or raises what it did."""
         path = self.root / "rag.yaml"
-        embedding = {**SETTINGS, **settings}
+        embedding = {**self.settings, **settings}
         source = {"name": "a", "kind": "files", "root": str(self.root)}
         path.write_text(yaml.safe_dump({"store": {"root": "data"}, "sources": [source], "embedding": embedding}))
         outcome: list[Any] = []
@@ -123,9 +121,38 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
+    """With the built-in model."""
     made = Bench(tmp_path)
     yield made
     resident.stop(made.store)
+
+
+class Endpoint:
+    """A model that needs no loading, and answers as a test says."""
+
+    def __init__(self) -> None:
+        self.zero = False
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, texts: Any) -> np.ndarray:
+        self.go_on.wait(60)
+        return np.zeros((len(texts), WORDS_DIM), np.float32) if self.zero else words(texts)
+
+
+@pytest.fixture
+def endpoint() -> Endpoint:
+    return Endpoint()
+
+
+@pytest.fixture
+def light(tmp_path: Path, endpoint: Endpoint) -> Iterator[Bench]:
+    """With an endpoint's model, for what is about the process."""
+    with serving(endpoint) as address:
+        made = Bench(tmp_path, backend="openai", model="m", base_url=address, dim=WORDS_DIM, request_batch=4)
+        yield made
+        endpoint.go_on.set()
+        resident.stop(made.store)
 
 
 def wait_until(condition: Callable[[], Any], *, timeout_s: float = 60.0) -> None:
@@ -169,52 +196,48 @@ def test_vectors_are_those_of_a_worker_of_its_own(bench: Bench, tmp_path: Path) 
     np.testing.assert_allclose(vectors, VectorCache(other.store).lookup(fingerprint, hashes)[1], atol=1e-6)
 
 
-def test_killed_during_a_job_and_the_retry_goes_on(bench: Bench) -> None:
+def test_killed_during_a_job_and_the_retry_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = bench.manifest(MANY)
-
-    def kill(*_: object) -> None:
-        if list(Path(bench.store.table_uri("vectors")).glob("_delta_log/*.json")):
-            with suppress(ProcessLookupError):
-                os.kill(int(bench.files.alive.read_text()), signal.SIGKILL)
-
+    monkeypatch.setenv("RAG_CRASH_AT", "embeddings.worker.after_append")  # SIGKILL behind the first checkpoint
     with pytest.raises(TransientError, match="worker died; texts that it committed are kept"):
-        bench.launch(manifest, kill)
+        bench.launch(manifest)
     missing = bench.missing(MANY)
     assert 0 < missing < len(MANY)
+    monkeypatch.delenv("RAG_CRASH_AT")
     report = bench.launch(manifest)
     assert (report["embedded_count"], report["reused_count"]) == (missing, len(MANY) - missing)
     assert bench.rows() == len(MANY)
 
 
-def test_it_leaves_when_there_is_no_work(bench: Bench) -> None:
-    pid = bench.embed(FEW, worker_idle_s=0.5).pid
+def test_it_leaves_when_there_is_no_work(light: Bench) -> None:
+    pid = light.embed(FEW, worker_idle_s=0.5).pid
     wait_until(lambda: not psutil.pid_exists(pid))
-    assert not is_locked(bench.files.alive)
-    assert not bench.files.socket.exists()
-    assert bench.embed(["more"]).pid != pid
+    assert not is_locked(light.files.alive)
+    assert not light.files.socket.exists()
+    assert light.embed(["more"]).pid != pid
 
 
-def test_it_stays_for_the_client_that_asks_for_longest(bench: Bench) -> None:
-    pid = bench.embed(FEW).pid
-    assert bench.embed(["a command that ends"], worker_idle_s=0.1).pid == pid
+def test_it_stays_for_the_client_that_asks_for_longest(light: Bench) -> None:
+    pid = light.embed(FEW).pid
+    assert light.embed(["a command that ends"], worker_idle_s=0.1).pid == pid
     time.sleep(1.5)  # longer than it takes to look
-    assert bench.embed(["later"]).pid == pid
+    assert light.embed(["later"]).pid == pid
 
 
-def test_it_leaves_when_the_store_is_removed(bench: Bench) -> None:
-    pid = bench.embed(FEW).pid
-    shutil.rmtree(bench.root / "data")
+def test_it_leaves_when_the_store_is_removed(light: Bench) -> None:
+    pid = light.embed(FEW).pid
+    shutil.rmtree(light.root / "data")
     wait_until(lambda: not psutil.pid_exists(pid))
 
 
-def test_a_stale_one_is_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = bench.embed(FEW)
+def test_a_stale_one_is_replaced(light: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = light.embed(FEW)
     monkeypatch.setenv("AWS_SESSION_TOKEN", "renewed")
-    second = bench.embed(["with other credentials"])
+    second = light.embed(["with other credentials"])
     assert first.pid != second.pid
     assert not psutil.pid_exists(first.pid)
     assert second.loads == 1
-    assert bench.missing([*FEW, "with other credentials"]) == 0
+    assert light.missing([*FEW, "with other credentials"]) == 0
 
 
 def test_another_model_replaces_the_one_it_holds(bench: Bench) -> None:
@@ -226,13 +249,13 @@ def test_another_model_replaces_the_one_it_holds(bench: Bench) -> None:
     assert bench.rows() == 2 * len(FEW) + 1
 
 
-def test_two_clients_take_turns(bench: Bench) -> None:
-    jobs = [[f"{name} {text}" for text in MANY[:40]] for name in ("a", "b")]
-    manifests = [bench.manifest(texts) for texts in jobs]
+def test_two_clients_take_turns(light: Bench) -> None:
+    jobs = [[f"{name} {text}" for text in MANY] for name in ("a", "b")]
+    manifests = [light.manifest(texts) for texts in jobs]
     answers: list[resident.Answer] = []
 
     def client(manifest: str) -> None:
-        answers.append(resident.embed(bench.store, bench.config(), manifest, pipes=bench.pipes("both")))
+        answers.append(resident.embed(light.store, light.config(), manifest, pipes=light.pipes("both")))
 
     threads = [threading.Thread(target=client, args=(manifest,)) for manifest in manifests]
     for thread in threads:
@@ -241,58 +264,59 @@ def test_two_clients_take_turns(bench: Bench) -> None:
         thread.join(120)
     assert len({answer.pid for answer in answers}) == 1
     assert [answer.loads for answer in answers] == [1, 1]
-    methods = [message["method"] for message in bench.messages("both")]
+    methods = [message["method"] for message in light.messages("both")]
     assert [method for method in methods if method in ("opened", "closed")] == ["opened", "closed"] * 2
-    assert bench.missing(jobs[0] + jobs[1]) == 0
+    assert light.missing(jobs[0] + jobs[1]) == 0
 
 
-def test_a_job_whose_run_is_killed_stops_and_the_worker_lives(bench: Bench) -> None:
-    pid = bench.embed(["to have it loaded"]).pid
-    manifest = bench.manifest(MANY)
+def test_a_job_whose_run_is_killed_stops_and_the_worker_lives(light: Bench, endpoint: Endpoint) -> None:
+    pid = light.embed(FEW).pid
+    manifest = light.manifest(MANY)
     program = (
         "import json, sys; from rag_core.embedding import resident; from rag_core.tables.store import Store;"
         "from rag_core.config import EmbeddingConfig as C; store, config, manifest, pipes = sys.argv[1:];"
         "resident.embed(Store(store), C(**json.loads(config)), manifest, pipes=json.loads(pipes))"
     )
-    arguments = [bench.store.root, json.dumps(SETTINGS), manifest, json.dumps(bench.pipes())]
+    arguments = [light.store.root, json.dumps(light.settings), manifest, json.dumps(light.pipes())]
+    endpoint.go_on.clear()
     run = subprocess.Popen([sys.executable, "-c", program, *arguments])
-    wait_until(lambda: any(message["method"] == "report_custom_message" for message in bench.messages()))
+    wait_until(light.messages)
     run.kill()
     run.wait()
-    answer = bench.embed(["the next job"])
-    assert (answer.pid, answer.loads) == (pid, 1)
-    assert 0 < bench.missing(MANY) < len(MANY)
-    assert "abandoned by its client" in bench.files.log.read_text()
+    endpoint.go_on.set()
+    assert light.embed(["the next job"]).pid == pid
+    assert light.missing(MANY) == len(MANY)  # it stopped at its first batch, with a slice to commit
+    assert "abandoned by its client" in light.files.log.read_text()
 
 
-def test_failures_keep_their_class(bench: Bench) -> None:
-    pid = bench.embed(FEW).pid
+def test_failures_keep_their_class(light: Bench) -> None:
+    pid = light.embed(FEW).pid
     with pytest.raises(PermanentError, match="no work manifest at"):
-        bench.launch(str(bench.root / "none.json"))
-    manifest = bench.manifest(["one"])
-    tables = bench.root / "data" / "tables"
+        light.launch(str(light.root / "none.json"))
+    manifest = light.manifest(["one"])
+    tables = light.root / "data" / "tables"
     tables.rename(tables.with_name("elsewhere"))
     tables.touch()  # the table's place is taken by a file: the store does not work
     with pytest.raises(TransientError, match="vector cache"):
-        bench.launch(manifest)
+        light.launch(manifest)
     tables.unlink()
     tables.with_name("elsewhere").rename(tables)
-    assert bench.embed(["another"]).pid == pid
+    assert light.embed(["another"]).pid == pid
 
 
-def test_an_unexpected_error_ends_the_worker_and_may_be_tried_again(bench: Bench) -> None:
-    pid = bench.embed(FEW).pid
+def test_an_unexpected_error_ends_the_worker_and_may_be_tried_again(light: Bench) -> None:
+    pid = light.embed(FEW).pid
     with pytest.raises(TransientError, match=r"KeyError.*traceback is in .*0\.log"):
-        resident.embed(bench.store, bench.config(), bench.manifest(["one"]), pipes={})
-    assert "Traceback" in bench.files.log.read_text()
-    assert bench.embed(["one"]).pid != pid
+        resident.embed(light.store, light.config(), light.manifest(["one"]), pipes={})
+    assert "Traceback" in light.files.log.read_text()
+    assert light.embed(["one"]).pid != pid
 
 
-def test_one_that_does_not_start_is_transient(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest = bench.manifest(FEW)
+def test_one_that_does_not_start_is_transient(light: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = light.manifest(FEW)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(TransientError, match="did not start: status 1"):
-        resident.embed(bench.store, bench.config(), manifest, pipes=bench.pipes())
+        resident.embed(light.store, light.config(), manifest, pipes=light.pipes())
 
 
 def test_started_beforehand_it_has_the_model(bench: Bench) -> None:
@@ -303,19 +327,12 @@ def test_started_beforehand_it_has_the_model(bench: Bench) -> None:
     assert (answer.pid, answer.loads) == (pid, 1)
 
 
-def test_an_endpoint_behind_the_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    refusing = threading.Event()
-
-    def vectors(texts: Any) -> np.ndarray:
-        return np.zeros((len(texts), WORDS_DIM), np.float32) if refusing.is_set() else words(texts)
-
+def test_an_endpoint_behind_the_worker(light: Bench, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAG_EMBEDDING__API_KEY", "k1")
-    with serving(vectors) as address:
-        settings = {"backend": "openai", "model": "m", "base_url": address, "dim": WORDS_DIM}
-        first = bench.launch(bench.manifest(FEW, **settings), **settings)
-        second = bench.launch(bench.manifest(["more", "texts"], **settings), **settings)
-        refusing.set()
-        with pytest.raises(PermanentError, match="zero or not finite"):
-            bench.launch(bench.manifest(["zero"], **settings), **settings)
+    first = light.launch(light.manifest(FEW))
+    second = light.launch(light.manifest(["more", "texts"]))
+    endpoint.zero = True
+    with pytest.raises(PermanentError, match="zero or not finite"):
+        light.launch(light.manifest(["zero"]))
     assert (first["texts"], second["texts"], second["precision"]) == (5, 2, "remote")
-    assert bench.rows() == 7
+    assert light.rows() == 7

@@ -106,6 +106,7 @@ class ResidentWorker:
                 self._keeper.prepare(request.embedding)
         except _AbandonedError:
             _LOG.info("%s: abandoned by its client", request.manifest)
+            self._keeper.tidy()
             return
         except (RagError, OSError) as error:
             kind, message = ("permanent" if isinstance(error, PermanentError) else "transient"), str(error)
@@ -113,6 +114,7 @@ class ResidentWorker:
             _LOG.exception("%s", request.manifest)
             kind, message = "transient", f"{type(error).__name__}: {error}; the traceback is in {self._files.log}"
             self._leave("an unexpected error")
+        self._keeper.tidy()
         if not self._leaving and self._keeper.has_grown():
             self._leave(f"{rss_bytes() >> 20} MiB are resident")
         _LOG.info("%s %s in %.2f s %s", request.manifest or "model", kind, time.perf_counter() - started, message)
