@@ -22,10 +22,14 @@ class Measured:
     standing: Standing
 
     @property
+    def known(self) -> str:
+        """What differs as soon as a change was seen or became searchable."""
+        return f"{self.rows.num_rows} {pc.max(self.rows['queryable_at']).value}"
+
+    @property
     def marker(self) -> str:
-        """What differs as soon as a change was seen or became searchable, and when the last burn is over."""
-        last = pc.max(self.rows["queryable_at"]).value
-        return f"{self.rows.num_rows} {last} {any(self.standing.burn.values())}"
+        """The same, and it differs when the last burn is over."""
+        return f"{self.known} {any(self.standing.burn.values())}"
 
 
 def measure(store: Store, config: RagConfig, source: str, *, now: datetime) -> Measured:

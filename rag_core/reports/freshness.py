@@ -1,6 +1,6 @@
 """How old what is indexed is, how long it took to get there, and what is not there yet."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -10,6 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rag_core.freshness.measuring import Measured
+from rag_core.freshness.plots import history_svg
+from rag_core.freshness.slo import Standing, State
+from rag_core.reports.formats import themed
+from rag_core.reports.pages import Tone
 from rag_core.stages.common import anti_join
 from rag_core.tables.delta import TableSlice
 
@@ -31,6 +36,15 @@ _DELAYS: Final = (
     ("1 to 24 hours", _DAY),
     ("over a day", np.inf),
 )
+
+
+STATE_TONES: Final[Mapping[State, Tone]] = {
+    "ok": "good",
+    "slow_burn": "warn",
+    "fast_burn": "bad",
+    "exhausted": "bad",
+    "hard_limit": "bad",
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,26 @@ def freshness(documents: TableSlice, chunks: TableSlice, ledger: TableSlice, *, 
         oldest_waiting=_value(pc.min(late["modified_at"])),
         newest_change=_value(pc.max(changed)),
     )
+
+
+def change_latencies(rows: pa.Table) -> Spread | None:
+    """Return how long counted changes took to become searchable, of the `latencies` of a source; None without any."""
+    return _spread(rows.filter(rows["counted"])["latency_s"].drop_null().to_numpy(), _DELAYS)
+
+
+def history_plot(measured: Measured) -> str:
+    """Draw the latency, age and error budget that were measured, for inside a page; empty if no change was counted."""
+    standing = measured.standing
+    if not standing.counted and not standing.pending:
+        return ""
+    return themed(history_svg(measured.rows, standing.objective, now=standing.now), "history")
+
+
+def share_met(standing: Standing) -> str:
+    """Say in a few words how a source stands to its objective."""
+    if standing.attained is None:
+        return f"{standing.state}, no change in {standing.objective.window_days} days"
+    return f"{standing.state}, {100 * standing.attained:.4g} % in time"
 
 
 def _seconds(durations: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 
 from rag_core import ids
 from rag_core.config import RagConfig
+from rag_core.freshness.measuring import measure
 from rag_core.partitions import partition_keys_of
 from rag_core.reports import charts
 from rag_core.reports.chunk_facts import ChunkFacts, chunk_facts
 from rag_core.reports.document_facts import DocumentFacts, document_facts
 from rag_core.reports.formats import NOTHING, age, counted, number, render
-from rag_core.reports.freshness import Freshness, freshness
+from rag_core.reports.freshness import STATE_TONES, Freshness, change_latencies, freshness, history_plot, share_met
 from rag_core.reports.outcomes import TestFacts, newest_evaluation, newest_outcomes
 from rag_core.reports.pages import FOLDER, ReportPage, Tone, keep_newest, names_in, safe_name, write_page
 from rag_core.stages.publication import Manifest, latest_manifest
@@ -26,7 +27,7 @@ from rag_core.tables.store import Store
 _TABLES: Final = {"documents": "d", "chunks": "c", "embeddings": "e", "index_partitions": "i"}
 _KEPT_PAGES: Final = 50
 _DELETIONS: Final = 20
-_LAYOUT: Final = "1"  # moves when the same tables would give another page
+_LAYOUT: Final = "2"  # moves when the same tables would give another page
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class _Subject:
             _LAYOUT,
             *files,
             newest_evaluation(self.store, self.keys),
+            measure(self.store, self.config, self.source, now=datetime.now(UTC)).known,
             *(row["removed_at"].isoformat() for row in removed),
             self.manifest.collection if self.manifest else "",
         )[:8]
@@ -94,8 +96,11 @@ def write_source_report(store: Store, config: RagConfig, source: str, *, run_id:
         html,
         title=f"Source {source}",
         written_at=now.isoformat(timespec="seconds"),
-        tone=_tone(facts["documents"], facts["tests"]),
-        facts=_card(facts["documents"], facts["chunks"], facts["fresh"], facts["tests"], now),
+        tone=_worst(_tone(facts["documents"], facts["tests"]), facts["standing_tone"]),
+        facts={
+            **_card(facts["documents"], facts["chunks"], facts["fresh"], facts["tests"], now),
+            "objective": share_met(facts["standing"]),
+        },
     )
     keep_newest(store, subject.folder, _KEPT_PAGES)
     return page
@@ -119,6 +124,8 @@ def _gather(subject: _Subject, now: datetime) -> dict[str, Any]:
     documents, chunks = document_facts(slices["documents"]), chunk_facts(slices["chunks"])
     tests = newest_outcomes(subject.store, subject.keys, subject.lanes)
     fresh = freshness(slices["documents"], slices["chunks"], slices["index_partitions"], now=now)
+    measured = measure(subject.store, config, subject.source, now=now)
+    latency = change_latencies(measured.rows)
     chunking = config.source(subject.source).chunking or config.chunking
     return {
         "title": f"Source {subject.source}",
@@ -130,6 +137,11 @@ def _gather(subject: _Subject, now: datetime) -> dict[str, Any]:
         "chunks": chunks,
         "tests": tests,
         "fresh": fresh,
+        "standing": measured.standing,
+        "standing_tone": STATE_TONES[measured.standing.state],
+        "latency": latency,
+        "latencies": charts.ranged(latency.classes) if latency else [],
+        "history": history_plot(measured),
         "partitions": _partition_rows(subject, tests),
         "deletions": newest_deletions(subject.store, subject.keys, _DELETIONS),
         "mimes": charts.bars(documents.mimes),
@@ -166,6 +178,11 @@ def _grouped(current: TableSlice, by: list[str], column: str, *functions: str) -
     columns = list(dict.fromkeys([*by, column]))
     wanted = [(column, function) for function in functions]
     return list(current.read(columns).group_by(by).aggregate(wanted).to_pylist())
+
+
+def _worst(*tones: Tone) -> Tone:
+    order: tuple[Tone, ...] = ("bad", "warn", "good")
+    return min(tones, key=order.index)
 
 
 def _tone(documents: DocumentFacts, tests: TestFacts) -> Tone:
