@@ -26,7 +26,7 @@ run_launcher:
   # Forks the process of a run from one that has everything imported: a run starts at once instead of after seconds.
   module: rag_assets.launcher
   class: WarmRunLauncher
-  # config: {{idle_s: 600, start_timeout_s: 60}}
+  # config: {{idle_s: 600, start_timeout_s: 90}}
 run_coordinator:
   module: dagster._core.run_coordinator.queued_run_coordinator
   class: QueuedRunCoordinator

@@ -9,6 +9,7 @@ import typer
 
 from rag_assets.cli import (
     alerts,
+    backfilling,
     configure,
     inspecting,
     publishing,
@@ -16,6 +17,7 @@ from rag_assets.cli import (
     reporting,
     running,
     searching,
+    serving_dev,
     slo,
     testing,
     verifying,
@@ -35,11 +37,12 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 wrong input or configuration, 75 try again later.",
 )
 app.command("run")(running.run)
-app.command("dev")(running.dev)
+app.command("dev")(serving_dev.dev)
 app.command("search")(searching.search)
 app.command("ask")(searching.ask)
 app.command("eval")(searching.evaluate)
 app.command("plan")(publishing.plan)
+app.command("backfill")(backfilling.backfill)
 app.command("publish")(publishing.publish)
 app.command("rollback")(publishing.rollback)
 app.command("abandon")(publishing.abandon)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from dagster._core.secrets.env_file import get_env_var_dict
+
 from rag_core.config_loader import find_config, load_config
 from rag_core.errors import RagError
 
@@ -24,9 +26,10 @@ def code_digest(code_module: str, env: Mapping[str, str] | None = None) -> str:
 
     Args:
         code_module: Module of the code location.
-        env: Environment in which it is loaded; by default the process's own.
+        env: Environment in which it is loaded, by default the process's own; `.env` in the current folder adds to it.
     """
-    env = os.environ if env is None else env
+    # As Dagster does for its code servers and runs.
+    env = {**(os.environ if env is None else env), **get_env_var_dict(str(Path.cwd()))}
     settings = tuple(sorted((name, value) for name, value in env.items() if name.startswith("RAG_")))
     rag_yaml = find_config(None, env)
     stamps = [*_stamps(_ROOT / package for package in _PACKAGES), *_module_stamps(code_module)]

@@ -37,7 +37,7 @@ class WarmRunLauncher(DefaultRunLauncher):
     def __init__(
         self,
         idle_s: float = 600.0,
-        start_timeout_s: float = 60.0,
+        start_timeout_s: float = 90.0,
         code_module: str = "definitions",
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
@@ -52,7 +52,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         """Describe the settings in `dagster.yaml`."""
         return {
             "idle_s": Field(float, is_required=False, default_value=600.0),
-            "start_timeout_s": Field(float, is_required=False, default_value=60.0),
+            "start_timeout_s": Field(float, is_required=False, default_value=90.0),
             "code_module": Field(str, is_required=False, default_value="definitions"),
         }
 
@@ -136,7 +136,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
-        tag = self._process_of(run)
+        tag = self.process_of(run)
         if tag is None:
             return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]
         self._instance.report_run_canceling(run)
@@ -147,8 +147,8 @@ class WarmRunLauncher(DefaultRunLauncher):
             self._instance.report_run_canceled(run, "The process of this run was gone.")
         return True
 
-    def _process_of(self, run: dg.DagsterRun) -> str | None:
-        """Return the tag of a run's process, waiting for it if the process has just been forked."""
+    def process_of(self, run: dg.DagsterRun) -> str | None:
+        """Return the tag of a run's process, waiting for it if it has just been forked; None if it has none."""
         deadline = time.monotonic() + _TAGGED_S
         tag = run.tags.get(PROCESS_TAG)
         while tag is None and self._files.output(run.run_id).exists() and time.monotonic() < deadline:

@@ -14,6 +14,8 @@ import socket
 import time
 from pathlib import Path
 
+from dagster._core.secrets.env_file import get_env_var_dict
+
 from rag_assets.launcher import child
 from rag_assets.launcher.files import ZygoteFiles
 from rag_assets.launcher.preload import preload, warn_of_threads
@@ -181,6 +183,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s zygote %(levelname)s %(message)s")
     logging.getLogger("rag_assets").setLevel(logging.INFO)
     files.sweep()
+    os.environ.update(get_env_var_dict(str(Path.cwd())))  # as in Dagster's code servers
     try:
         preload(arguments.code_module)
     except Exception:  # code of users, which may raise anything; the launcher starts runs as usual
