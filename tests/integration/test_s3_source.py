@@ -293,8 +293,7 @@ def test_the_whole_pipeline_on_a_bucket(aws: Aws, bucket: str, tmp_path: Path) -
         aws.put(bucket, {"docs/notes/a b.md": "# Shelves\n\nThe wombat crate is on shelf 8.\n"})
         aws.client("s3").delete_object(Bucket=bucket, Key="docs/c.html")
         platform.run()
-        assert not search_json(platform, "quokka", "bm25")
         assert len(search_json(platform, "wombat", "bm25")) == 1
-        assert not search_json(platform, "barrier", "bm25")
+        assert not search_json(platform, "quokka barrier", "bm25")
     finally:
         platform.stop()
