@@ -97,9 +97,12 @@ def publication_condition(config: RagConfig, *, behind: str | None = None, last:
         behind: An unpartitioned asset that this one or this check depends on; asked for together.
         last: Whether it is what a run ends with (`published_index`).
     """
-    updated: Condition = (
-        On.any_deps_match(On.newly_updated()).since(On.newly_requested()).with_label("upstream updated")
-    )
+    stages = dg.AssetSelection.assets(*STAGES)
+    tables = On.any_deps_match(On.newly_updated()).allow(stages)
+    # A run that is asked for here does all that is not partitioned: what it updates asks for nothing.
+    rest = On.any_deps_match(On.newly_updated()).ignore(stages)
+    by_hand = On.any_deps_match(On.newly_updated() & ~_all_by(AUTOMATED_TAG)).ignore(stages)
+    updated: Condition = tables.since(On.newly_requested()) | _only(rest, ~by_hand).since(On.newly_requested())
     tick = On.cron_tick_passed(cron(config, "publish_cron"))
     # An update by hand does not count as done: what it saw may be older than the newest update.
     due: Condition = (
