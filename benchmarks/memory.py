@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from rag_core.index.lite_files import LiteFiles, ServerInfo
+from rag_core.index.lite_files import LiteFiles, ServerInfo, is_locked
 
 PIPELINE = "pipeline"
 _STARTING = "starting"
@@ -23,6 +23,7 @@ _OTHER = "other"
 _PATTERNS = (
     ("rag_core.parsing.child", "parser child"),
     ("rag_core.embedding.worker", "embedding worker"),
+    ("rag_core.embedding.resident", "embedding worker"),
     ("rag_core.index.lite_server", "Milvus supervisor"),
     ("milvus_lite", "Milvus Lite server"),
     ("pyspark.", "Spark Python worker"),
@@ -77,7 +78,7 @@ class Sample:
 
 
 class MemorySampler:
-    """Samples a process tree, and the store's Milvus Lite server, which is no part of it. Use as a context manager.
+    """Samples a process tree, and what is no part of it: the store's Milvus Lite server and its embedding worker. Use as a context manager.
 
     Args:
         root_pid: The pipeline's process.
@@ -157,7 +158,10 @@ class MemorySampler:
 
     def _detached(self) -> Iterable[psutil.Process]:
         info = ServerInfo.read(self._lite.server)
-        for pid in (info.pid, info.supervisor_pid) if info is not None else ():
+        pids = [info.pid, info.supervisor_pid] if info is not None else []
+        workers = (self._lite.data.parents[1] / "work" / "resident").glob("*.alive")
+        pids += [int(alive.read_text() or 0) for alive in workers if is_locked(alive)]
+        for pid in filter(None, pids):
             try:
                 yield psutil.Process(pid)
             except psutil.NoSuchProcess:

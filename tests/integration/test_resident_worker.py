@@ -38,6 +38,8 @@ FEW = [f"{n}: {SENTENCE}" for n in range(5)]
 MANY = [f"{n}: {SENTENCE * 3}" for n in range(40)]
 SETTINGS = {"precision": "fp32", "device": "cpu", "checkpoint_tokens": 500, "worker_idle_s": 120.0}
 
+pytestmark = pytest.mark.slow
+
 
 class Bench:
     """A store whose worker the tests use, directly and through Dagster."""

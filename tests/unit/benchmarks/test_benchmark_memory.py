@@ -21,6 +21,7 @@ PYTHON = "/usr/bin/python3"
         ([PYTHON, "-m", "pyspark.sql.worker.plan_data_source_read"], "Spark Python worker"),
         ([PYTHON, "-m", "rag_core.parsing.child", "rag_core.parsing.parse:parse_object"], "parser child"),
         ([PYTHON, "-m", "rag_core.embedding.worker", "--manifest", "/s/work/m.json"], "embedding worker"),
+        ([PYTHON, "-m", "rag_core.embedding.resident", "--socket", "/s/work/resident/0.sock"], "embedding worker"),
         ([PYTHON, "-m", "rag_core.index.lite_server", "--data-dir", "/s/milvus/data"], "Milvus supervisor"),
         ([PYTHON, "-m", "milvus_lite", "server", "--data-dir", "/s/milvus/data"], "Milvus Lite server"),
         (["tail", "-F", "-c", "+0", "/s/dagster/storage/1/compute_logs/a.err"], "Dagster log capture"),
