@@ -78,7 +78,9 @@ class Sample:
 
 
 class MemorySampler:
-    """Samples a process tree, and what is no part of it: the store's Milvus Lite server and its embedding worker. Use as a context manager.
+    """Samples a process tree, and what is no part of it: the store's Milvus Lite server and its embedding worker.
+
+    Use as a context manager.
 
     Args:
         root_pid: The pipeline's process.
