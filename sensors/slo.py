@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from rag_assets.materialize import failures_by_class
 from rag_core.config import RagConfig
 from rag_core.freshness.measuring import Measured, measure
-from rag_core.freshness.plots import history_png
+from rag_core.freshness.plots import history_webp
 from rag_core.freshness.slo import URGENT, Standing, check_name
 from resources.platform import PlatformResource
 
@@ -139,8 +139,8 @@ def _evaluated(measured: Measured) -> dict[str, Any]:
     if standing.oldest_pending:
         key, changed_at = standing.oldest_pending
         metadata["oldest_pending"] = f"{key}, changed {changed_at:%Y-%m-%d %H:%M:%S} UTC"
-    picture = base64.b64encode(history_png(measured.rows, objective, now=standing.now)).decode()
-    metadata["plot"] = dg.MetadataValue.md(f"![Latency, data age, error budget](data:image/png;base64,{picture})")
+    picture = base64.b64encode(history_webp(measured.rows, objective, now=standing.now)).decode()
+    metadata["plot"] = dg.MetadataValue.md(f"![Latency, data age, error budget](data:image/webp;base64,{picture})")
     return {
         "passed": standing.state == "ok",
         "severity": dg.AssetCheckSeverity.ERROR if standing.state in URGENT else dg.AssetCheckSeverity.WARN,

@@ -7,7 +7,7 @@ from PIL import Image
 
 from rag_core.config_freshness import Objective
 from rag_core.freshness.latency import latencies
-from rag_core.freshness.plots import history_png, history_svg
+from rag_core.freshness.plots import history_webp, history_svg
 from tests.freshness_facts import at, change, changes_table, passed, passes_table
 
 DAY = 86_400.0
@@ -38,9 +38,9 @@ def test_any_number_of_changes_is_drawn(count: int, every: float, latency: float
 def test_the_picture_is_small_and_the_same_for_the_same_rows() -> None:
     now = 40 * DAY
     rows = rows_of(3_000, every=800, now=now)
-    picture = history_png(rows, Objective(), now=at(now))
-    assert picture == history_png(rows, Objective(), now=at(now))
-    assert len(picture) < 16_000
+    picture = history_webp(rows, Objective(), now=at(now))
+    assert picture == history_webp(rows, Objective(), now=at(now))
+    assert len(picture) < 10_000
     assert Image.open(io.BytesIO(picture)).size[0] > 600
 
 
