@@ -20,7 +20,6 @@ from rag_core.freshness.observation import Observation
 from rag_core.freshness.passes import Pass, load_passes, record_passes
 from rag_core.packing import Item, Pack, pack
 from rag_core.tables.store import Store
-from resources.platform import PlatformResource
 
 WEIGHT_TAG: Final = "rag/changed_objects"
 """Changed objects that a run was asked for because of."""
@@ -46,6 +45,8 @@ def build_source_sensors(config: RagConfig) -> list[dg.SensorDefinition]:
 
 
 def _sensor(config: RagConfig, source: SourceConfig) -> dg.SensorDefinition:
+    store = Store(config.store.root)
+
     @dg.sensor(
         name=f"source_{source.name}",
         job_name=PACKED_JOB,
@@ -53,16 +54,18 @@ def _sensor(config: RagConfig, source: SourceConfig) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING if config.automation.enabled else dg.DefaultSensorStatus.STOPPED,
         description=f"Looks at source {source.name}, and asks for runs of the partitions that changed.",
     )
-    def look(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult:
+    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = datetime.now(UTC)
-        looked = look_at(platform.store, platform.config, source.name, now=now, cursor=context.cursor)
+        looked = look_at(store, config, source.name, now=now, cursor=context.cursor)
         runs = _Runs.of(context.instance, source.name)
-        _record_crashes(platform.store, runs)
+        _record_crashes(store, runs)
         now = datetime.now(UTC)
-        dirty = dirty_partitions(platform.store, platform.config, source.name, now=now)
-        packs = due_packs(dirty, runs.in_flight, runs.weights, platform.config.run, now=now)
+        dirty = dirty_partitions(store, config, source.name, now=now)
+        # A run of a source that is not there would only fail.
+        is_there = looked.observation.problem is None
+        packs = due_packs(dirty, runs.in_flight, runs.weights, config.run, now=now) if is_there else []
         by_key = {one.partition_key: one for one in dirty}
-        requests = [_request(one, [by_key[key] for key in one.partition_keys], platform.config.run) for one in packs]
+        requests = [_request(one, [by_key[key] for key in one.partition_keys], config.run) for one in packs]
         return dg.SensorResult(
             run_requests=requests,
             cursor=looked.cursor,
