@@ -45,6 +45,10 @@ class RunWatcher:
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + _LOOK_EVERY_S
+        self.tell()
+
+    def tell(self) -> None:
+        """Say what ended."""
         try:
             self._tell()
         except Exception:  # whatever keeps one look from the database must not end what is looked at
@@ -71,7 +75,7 @@ class RunWatcher:
 
 def _about(run: dg.DagsterRun) -> str:
     keys = run.tags.get("rag/partitions") or run.tags.get("dagster/partition") or ""
-    listed = keys.split(",") if keys else []
+    listed = [key.strip() for key in keys.split(",")] if keys else []
     shown = ", ".join(listed[:_SHOWN_PARTITIONS])
     more = f" and {len(listed) - _SHOWN_PARTITIONS} more" if len(listed) > _SHOWN_PARTITIONS else ""
     reason = f" ({run.tags['rag/reason']})" if "rag/reason" in run.tags else ""

@@ -98,6 +98,7 @@ def _is_server_of(process: psutil.Process, session: int) -> bool:
     try:
         if os.getsid(process.pid) != session or process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return "multiprocessing" not in " ".join(process.cmdline())
+        command = " ".join(process.cmdline())  # empty for an instant while a process starts
+        return command != "" and "multiprocessing" not in command
     except (psutil.Error, ProcessLookupError):
         return False

@@ -61,10 +61,12 @@ def dev(
             threading.Thread(target=_warm_up, args=(warm,), name="warm-up", daemon=True).start()
         _say(_hint(loaded.config, home, warm=warm is not None))
         services = Services(_dagster_command(port), os.environ, _say)
-        services.run(RunWatcher(instance, ui, _say).look)
+        watcher = RunWatcher(instance, ui, _say)
+        services.run(watcher.look)
         if warm is not None:
             warm.client.stop()
         end_runs(instance, services.hurry, _say)
+        watcher.tell()
 
 
 def _say(line: str) -> None:

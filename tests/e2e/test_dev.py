@@ -6,12 +6,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from rag_assets.launcher.files import ZygoteFiles
+from rag_core.index.lite_files import is_locked
 from tests.conftest import REPO
 from tests.integration.pipeline_helpers import Platform
 
@@ -36,6 +39,12 @@ def ask(port: int, query: str, deadline: float) -> list[dict]:
             pass
         assert time.monotonic() < deadline, "the UI did not come up"
         time.sleep(1)
+
+
+def wait_for(condition: Callable[[], bool], deadline: float) -> None:
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.1)
 
 
 def test_ui_starts_and_stops_as_a_whole(tmp_path: Path) -> None:
@@ -65,8 +74,11 @@ def test_ui_starts_and_stops_as_a_whole(tmp_path: Path) -> None:
             "published_index": False,
         }
         children = psutil.Process(dev.pid).children(recursive=True)
+        files = ZygoteFiles(platform.root / "data" / "dagster")
+        wait_for(files.socket.exists, time.monotonic() + 120)
         dev.terminate()
         dev.wait(60)
+        assert not is_locked(files.zygote_lock), "the zygote is left behind"
         assert not psutil.wait_procs(children, timeout=30)[1], "processes are left behind"
         assert "Warning" not in (tmp_path / "dev.log").read_text()
     finally:

@@ -20,6 +20,7 @@ import pytest
 from dagster._core.launcher import WorkerStatus
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
+from rag_assets.cli.dev_runs import RunWatcher, end_runs
 from rag_assets.launcher.client import ZygoteClient
 from rag_assets.launcher.files import ZygoteFiles, held_lease
 from rag_assets.processes import PROCESS_TAG, pid_of
@@ -266,3 +267,31 @@ def test_time_from_launch_to_first_step(made: Launches, capsys: pytest.CaptureFi
         for name, found in (("warm", warm), ("default", cold)):
             print(f"\n{name}: {', '.join(f'{key} {value:.2f} s' for key, value in found.items())}", end="")  # noqa: T201
     assert warm.keys() == cold.keys()
+
+
+def test_rag_dev_lets_runs_finish_and_then_interrupts_them(made: Launches, tmp_path: Path) -> None:
+    finishing, release = patient(made, tmp_path, "finishing")
+    staying, _ = patient(made, tmp_path, "staying")
+    said: list[str] = []
+    threading.Timer(0.5, release.touch).start()
+    end_runs(made.instance, threading.Event(), said.append, patience_s=5)
+    assert made.get(finishing).is_success
+    assert made.get(staying).status == dg.DagsterRunStatus.CANCELED
+    assert said[0].startswith("2 runs in progress")
+    assert said[1].startswith(f"interrupting 1 run: {staying[:8]}")
+    assert len(said) == 2
+    end_runs(made.instance, threading.Event(), said.append)
+    assert len(said) == 2, "there is nothing to wait for"
+
+
+def test_rag_dev_says_what_ran(made: Launches) -> None:
+    said: list[str] = []
+    watcher = RunWatcher(made.instance, "http://ui", said.append)
+    made.run("retried")
+    failed = made.run("killed")
+    watcher.look()
+    watcher.tell()
+    assert len(said) == 2, said
+    assert "retried: done in" in said[0]
+    assert "killed: failure in" in said[1]
+    assert said[1].endswith(f"http://ui/runs/{failed.run_id}")
