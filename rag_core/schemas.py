@@ -262,9 +262,12 @@ SOURCE_CHANGES: Final = pa.schema(
         _field("changed_at", TIMESTAMP, "when the source changed it, never before `not_before` nor after `seen_at`"),
         _field("basis", pa.string(), "where changed_at is from: source, event, or bound (the look before, at worst)"),
         _field(
-            "not_before", TIMESTAMP, "the last look that did not show the change; null: there was none", nullable=True
+            "not_before",
+            TIMESTAMP,
+            "start of the last look that did not show the change; null: there was none",
+            nullable=True,
         ),
-        _field("seen_at", TIMESTAMP, "start of the first look that showed it"),
+        _field("seen_at", TIMESTAMP, "end of the first listing that showed it: one that begins later shows it too"),
         _field("look", pa.int64(), "number of that look at the source"),
         _field(
             "counted", pa.bool_(), "whether the objective counts it: not the first look at a source, nor a backfill"

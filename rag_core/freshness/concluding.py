@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rag_core import ids
-from rag_core.config import RagConfig, SourceConfig
+from rag_core.config import FilesSource, RagConfig, SourceConfig
 from rag_core.freshness.change_rows import Scene, change_rows, keys_in_documents, objects_in_documents
 from rag_core.freshness.changes import load_changes
 from rag_core.freshness.look import Look
@@ -94,6 +94,15 @@ class Before:
         return self.state is not None and self.state.buckets != len(self.partition_keys)
 
     @property
+    def can_settle(self) -> bool:
+        """Whether objects are left to settle.
+
+        Only files are written in place; records, days and S3 objects are whole when they appear. And where all objects
+        are recorded because all belong to other partitions, the next look would not give those that were left again.
+        """
+        return isinstance(self.source, FilesSource) and not self.is_moved
+
+    @property
     def is_configured_alike(self) -> bool:
         """Whether what the source shows now can be compared with the look before; else differences are not counted."""
         return self.state is not None and self.state.settings == self.settings and not self.is_moved
@@ -135,8 +144,7 @@ def conclude(before: Before, look: Look, *, started_at: datetime, seen_at: datet
         found,
         unsettled,
         looked_at=looked_at,
-        # all are taken when all belong to other partitions: the next look would not give them again
-        settle_s=0.0 if before.is_moved else limits.settle_s,
+        settle_s=limits.settle_s if before.can_settle else 0.0,
         settle_max_s=limits.settle_max_s,
     )
     taken = np.flatnonzero(~settling.held).tolist()

@@ -61,7 +61,8 @@ def dirty_partitions(store: Store, config: RagConfig, source: str, *, now: datet
         now: What has not failed is due now.
     """
     keys = partition_keys_of(config, source)
-    return dirty_of(load_changes(store, source=source), load_passes(store), keys, config.run, now=now)
+    # those of other sources fall away by their partitions: to filter them here would copy all rows at every look
+    return dirty_of(load_changes(store), load_passes(store), keys, config.run, now=now)
 
 
 def dirty_of(

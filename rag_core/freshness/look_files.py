@@ -35,6 +35,9 @@ from rag_core.tables.store import Store
 # Where a write costs money, that nothing changed is only written this often; the sensor's cursor knows it anyway.
 _REMOTE_NOTE_EVERY: Final = timedelta(seconds=60)
 
+_UNREADABLE: Final = (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile)
+"""What NumPy raises where a file is empty, cut off or something else: the machine lost power while it was written."""
+
 
 @dataclass(frozen=True)
 class LookState:
@@ -108,7 +111,7 @@ class LookFiles:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 snapshot = Snapshot(arrays["object_ids"], arrays["states"])
                 unsettled = arrays["unsettled"]
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+        except _UNREADABLE:
             return None
         looked_at = datetime.fromisoformat(note["looked_at"])
         return LookState(note["look"], looked_at, note["settings"], note["buckets"], snapshot, unsettled)
@@ -145,7 +148,7 @@ class LookFiles:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}, json.loads(arrays["facts"].tobytes())
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+        except _UNREADABLE:
             return None
 
     def write_partial(self, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

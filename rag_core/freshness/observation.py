@@ -3,7 +3,6 @@
 Nothing is downloaded. A look that fails, or shows so little of the source that it cannot be true, changes nothing.
 """
 
-import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -25,7 +24,6 @@ from rag_core.tables.store import Store
 
 __all__ = ["LookCursor", "Observation", "Problem", "check_shrink", "observe", "observe_events", "seen_counts"]
 
-_log = logging.getLogger(__name__)
 _BATCH: Final = 2_000  # objects compared at once where a source gives no pages
 
 
@@ -210,7 +208,6 @@ class _Eye:
         return self.result(cursor=cursor, objects=look.objects)
 
     def _failed(self, problem: Problem) -> Observation:
-        _log.warning("%s", problem.message)
         self.files.remove_partial()  # also where only its place has become wrong: the next look begins again
         return self.result(problem=problem, cursor=replace(self._cursor, started_at=None, position=None))
 

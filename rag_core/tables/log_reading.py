@@ -63,10 +63,14 @@ def _read(current: DeltaTable, table: str, kept: _Kept | None, key: str, time: s
     parts = [kept.rows] if kept is not None and known else []
     for path, fragment in fragments.items():
         if path not in known:
-            parts.append(fragment.to_table(schema=dataset.schema, columns=schema.names).cast(schema))
+            # not in threads, each of which takes memory of its own
+            batches = fragment.to_batches(schema=dataset.schema, columns=schema.names, use_threads=False)
+            parts.append(pa.Table.from_batches(batches, dataset.schema).select(schema.names).cast(schema))
     rows = pa.concat_tables(parts) if parts else schema.empty_table()
     if len(parts) != 1 or not known:
         rows = _once(rows.sort_by(time), key).combine_chunks()
+        parts.clear()
+        pa.default_memory_pool().release_unused()  # what decoding took is several times what is kept
     return _Kept(int(current.version()), frozenset(fragments), rows)
 
 
