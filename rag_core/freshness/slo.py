@@ -114,16 +114,7 @@ def standing(
     source: str,
     now: datetime,
 ) -> Standing:
-    """Judge a source by its changes and the passes over its partitions; `standing_of` says how.
-
-    Args:
-        changes: Rows of `source_changes`; those of other sources are left out.
-        passes: Rows of `passes`, of any source.
-        objective: What is promised.
-        freshness: The rates that are alarming.
-        source: Its name.
-        now: Time of the judgement; what happened later is left out.
-    """
+    """Judge a source by rows of `source_changes` and `passes`, of any source; `standing_of` says how."""
     own = changes.filter(pc.equal(changes["source"], source))
     return standing_of(latencies(own, passes, now=now), objective, freshness, source=source, now=now)
 

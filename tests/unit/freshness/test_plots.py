@@ -7,7 +7,7 @@ from PIL import Image
 
 from rag_core.config_freshness import Objective
 from rag_core.freshness.latency import latencies
-from rag_core.freshness.plots import history_webp, history_svg
+from rag_core.freshness.plots import history_svg, history_webp
 from tests.freshness_facts import at, change, changes_table, passed, passes_table
 
 DAY = 86_400.0
