@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,13 +197,14 @@ def test_worker_dies_with_its_parent(make_manifest: MakeManifest) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", launcher, *worker_command(address)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         env=env,
     )
     assert parent.stdout is not None
+    assert parent.stderr is not None
     worker = psutil.Process(int(parent.stdout.readline()))
-    time.sleep(2)  # past the interpreter's start, before the work is done
+    assert "400 texts" in parent.stderr.readline()  # past the interpreter's start, before the work is done
     assert worker.is_running()
     parent.kill()
     parent.wait()
