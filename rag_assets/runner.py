@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from rag_assets.instance import PROCESS_TAG, dagster_home, fail_dead_runs, process_tag
+from rag_assets.instance import PROCESS_TAG, dagster_home, fail_dead_runs, process_tag, set_pool_limits
 from rag_assets.jobs import CHECK_JOB, PUBLISH_JOB, STAGES
 from rag_assets.materialize import FAILING_IN, HELD_BACK
 from rag_assets.packed import FAILED_PARTITIONS, PACKED_JOB, run_config, run_tags
@@ -206,7 +206,8 @@ def code_location(
     platform = PlatformResource(config_path=str(loaded.path or ""))
     launcher = EmbeddingLauncherResource(platform=platform, idle_at_most_s=_WORKER_IDLE_S)
     defs = build_defs(config_path=loaded.path, overrides={"embedding_launcher": launcher, **(overrides or {})})
-    with dg.DagsterInstance.from_config(str(dagster_home(store))) as instance:
+    with dg.DagsterInstance.from_config(str(dagster_home(store, loaded.config))) as instance:
+        set_pool_limits(instance, loaded.config)
         for run_id in fail_dead_runs(instance):
             remove_manifest(store, run_id)
         yield defs, instance
