@@ -21,6 +21,7 @@ from rag_core.sources.base import SourceObject
 from rag_core.sources.diff import ObjectDiff, diff
 from rag_core.sources.factory import open_source
 from rag_core.stages.common import Counts, Progress, StageOutput, count_by_partition, no_progress
+from rag_core.stages.reading import parse_listed
 from rag_core.stages.seen import seen_source
 from rag_core.tables.change import StagedFile, TableChange, read_staged
 from rag_core.tables.delta import TableSlice
@@ -93,7 +94,7 @@ def documents_change(
     for work in works:
         if work.todo:
             job = ParseJob(current.store, config, work.source, ingested_at=datetime.now(UTC))
-            files += engine.parse(work.todo, job, on_progress=on_progress)
+            files += parse_listed(work.todo, job, engine, on_progress=on_progress)
         gone = [*(item.key for item in work.difference.changed), *work.difference.deleted]
         replaced += [ids.doc_id(work.source.name, key) for key in gone]
     seconds = {"list": listed - started, "parse": time.perf_counter() - listed}

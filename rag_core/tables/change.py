@@ -163,17 +163,20 @@ def remove_staged(store: Store, table: str, files: Iterable[StagedFile]) -> None
         filesystem.delete_file(f"{root}/tables/{table}/{file.path}")
 
 
-def read_staged(store: Store, table: str, files: Sequence[StagedFile]) -> Iterator[pa.RecordBatch]:
-    """Stream the rows of staged files with the table's schema."""
-    schema = SCHEMAS[table]
+def read_staged(
+    store: Store, table: str, files: Sequence[StagedFile], *, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Stream the rows of staged files with the table's schema, or some of its columns."""
+    names = list(columns) if columns is not None else SCHEMAS[table].names
+    schema = pa.schema([SCHEMAS[table].field(name) for name in names])
     filesystem, root = store.filesystem()
     for file in files:
         with filesystem.open_input_file(f"{root}/tables/{table}/{file.path}") as source:
-            for batch in pq.ParquetFile(source).iter_batches(batch_size=_ROW_GROUP_ROWS):
-                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+            for batch in pq.ParquetFile(source).iter_batches(batch_size=_ROW_GROUP_ROWS, columns=columns):
+                found = dict(zip(batch.schema.names, batch.columns, strict=True))
                 for name, value in file.partition_values(table).items():
-                    columns[name] = pa.repeat(pa.scalar(value), batch.num_rows)
-                yield pa.record_batch([columns[name] for name in schema.names], names=schema.names).cast(schema)
+                    found[name] = pa.repeat(pa.scalar(value), batch.num_rows)
+                yield pa.record_batch([found[name] for name in names], names=names).cast(schema)
 
 
 def commit(change: TableChange, *, run_id: str) -> CommitResult:

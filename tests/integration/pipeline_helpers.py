@@ -57,9 +57,9 @@ class Platform:
         command = [sys.executable, "-m", "rag_assets.cli", *arguments]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
 
-    def run(self) -> dict[str, Any]:
+    def run(self, *options: str) -> dict[str, Any]:
         """Run the pipeline and return its figures."""
-        done = self.rag("run", "--json")
+        done = self.rag("run", "--json", *options)
         assert done.returncode == 0, done.stderr
         result: dict[str, Any] = json.loads(done.stdout)
         return result

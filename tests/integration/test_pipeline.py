@@ -97,7 +97,11 @@ def test_touched_document_embeds_nothing(platform: Platform) -> None:
 
 def test_renamed_folder_calls_no_model(platform: Platform) -> None:
     (corpus_of(platform) / "inventory").rename(corpus_of(platform) / "stock")
-    figures = platform.run()
+    refused = platform.rag("run", "--json")  # it is most of the source: the folder may not be mounted
+    assert refused.returncode != 0
+    assert "20 of" in refused.stderr
+    assert "--accept-deletions" in refused.stderr
+    figures = platform.run("--accept-deletions")
     assert (figures["parsed"], figures["embedded"]) == (20, 0)
     assert figures["upserted"] == figures["deleted"] > 0
     assert "/stock/" in search_json(platform, "quokka crate number 7", "dense")[0]["uri"]
