@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import dagster as dg
+import pyarrow as pa
 from dagster._core.definitions.data_version import (  # the tags' names; not exported by 1.13
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
@@ -13,8 +14,7 @@ from dagster._core.definitions.data_version import (  # the tags' names; not exp
 from rag_assets.materialize import HELD_BACK, markdown_table
 from rag_assets.stage_work import Group
 from rag_core import ids
-from rag_core.stages.common import Counts, content_digests, count_by_partition
-from rag_core.tables.delta import TableSlice
+from rag_core.stages.common import Content, Counts, contents
 
 _PREVIEW: Final[Mapping[str, tuple[str, ...]]] = {
     "documents": ("uri", "status", "title", "mime", "language"),
@@ -75,10 +75,10 @@ def stage_report(groups: Sequence[Group]) -> StageReport:
     # The newest of the groups' commits has what all of them wrote.
     version = max(group.lanes[-1].result.version for group in groups)
     current = replace(groups[0].lanes[-1].slice, partition_keys=tuple(keys), version=version)
-    digests = content_digests(current)
-    rows = count_by_partition(current.read(["partition_key"]))
+    # One pass over the table for all partitions: opening it for each of hundreds would take longer than the work.
+    found, previews = contents(current), current.heads(_PREVIEW_ROWS, _PREVIEW[table])
     partitions = {
-        key: PartitionReport(_of_partition(group, key, current.of(key), rows.get(key, 0)), digests[key])
+        key: PartitionReport(_of_partition(group, key, found[key], previews[key]), found[key].digest)
         for group in groups
         for key in group.partition_keys
     }
@@ -94,16 +94,16 @@ def stage_report(groups: Sequence[Group]) -> StageReport:
     return StageReport(table, partitions, of_run, version)
 
 
-def _of_partition(group: Group, key: str, current: TableSlice, rows: int) -> dict[str, Any]:
+def _of_partition(group: Group, key: str, content: Content, preview: pa.Table) -> dict[str, Any]:
     *served, target = group.lanes
-    own: dict[str, Any] = {"dagster/row_count": rows}
+    own: dict[str, Any] = {"dagster/row_count": content.rows}
     if reasons := group.held.get(key):
         own[HELD_BACK] = dg.MetadataValue.md("\n".join(f"- {reason}" for reason in reasons))
     own |= _counts_metadata(target.output.counts.get(key, Counts()))
     for lane in served:
         counts = lane.output.counts.get(key, Counts())
         own |= {f"served_{name}": value for name, value in _counts_metadata(counts).items()}
-    own["preview"] = dg.MetadataValue.md(_preview(current, _PREVIEW[current.table]))
+    own["preview"] = dg.MetadataValue.md(_preview(preview))
     if rejected := [example for example in target.output.examples if example[0] == key]:
         own["rejected_examples"] = dg.MetadataValue.md(_rejected(rejected))
     return own
@@ -128,9 +128,8 @@ def _counts_metadata(counts: Counts) -> dict[str, float]:
     }
 
 
-def _preview(current: TableSlice, columns: tuple[str, ...]) -> str:
-    rows = current.head(_PREVIEW_ROWS, columns).to_pylist()
-    return markdown_table(columns, rows) if rows else "no rows"
+def _preview(rows: pa.Table) -> str:
+    return markdown_table(tuple(rows.column_names), rows.to_pylist()) if rows.num_rows else "no rows"
 
 
 def _rejected(examples: list[tuple[str, str, str]]) -> str:

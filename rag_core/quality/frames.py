@@ -60,12 +60,8 @@ def raw_batches(current: TableSlice, columns: Collection[str]) -> Iterator[pa.Re
     condition = None
     for one in conditions:
         condition = one if condition is None else condition & one
-    scanner = (
-        current.open()
-        .to_pyarrow_dataset()
-        .scanner(
-            columns=list(columns), filter=condition, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
-        )
+    scanner = current.dataset().scanner(
+        columns=list(columns), filter=condition, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
     )
     yield from (batch for batch in scanner.to_batches() if batch.num_rows)
 

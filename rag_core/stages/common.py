@@ -80,11 +80,19 @@ def count_by_partition(table: pa.Table) -> dict[str, int]:
     return dict(zip(grouped["partition_key"].to_pylist(), grouped["count_all"].to_pylist(), strict=True))
 
 
-def content_digests(current: TableSlice) -> dict[str, str]:
-    """Digest the content of each partition of the slice; independent of row order and of how often it was rewritten.
+@dataclass(frozen=True)
+class Content:
+    """What a partition holds: how many rows, and their digest, independent of their order and of rewriting."""
+
+    rows: int
+    digest: str
+
+
+def contents(current: TableSlice) -> dict[str, Content]:
+    """Count and digest the rows of each partition of the slice.
 
     Returns:
-        Partition key -> digest, for every partition the slice names; an empty partition has the digest of nothing.
+        Partition key -> content, for every partition the slice names; an empty partition has the digest of nothing.
     """
     columns = CONTENT_COLUMNS[current.table]
     table = current.read(["partition_key", *columns])
@@ -92,7 +100,7 @@ def content_digests(current: TableSlice) -> dict[str, str]:
     rows: dict[str, list[str]] = {key: [] for key in current.partition_keys or ()}
     for key, row in zip(table["partition_key"].to_pylist(), joined.to_pylist(), strict=True):
         rows.setdefault(key, []).append(row)
-    return {key: ids.digest(*sorted(listed)) for key, listed in rows.items()}
+    return {key: Content(len(listed), ids.digest(*sorted(listed))) for key, listed in rows.items()}
 
 
 def anti_join(left: pa.Table, right: pa.Table, keys: Iterable[str]) -> pa.Table:
