@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from rag_core.tables.delta import SCHEMAS, ensure_table
 from rag_core.tables.store import Store
 
+_CHUNKS_AT_MOST = 64
 _TABLES_KEPT = 8  # a process works on one store; tests on many
 
 
@@ -35,7 +36,7 @@ def read_log(store: Store, table: str, *, key: str, time: str) -> pa.Table:
     Args:
         store: Holds the table; it is created if it does not exist.
         table: Its name.
-        key: Column that identifies a row; of several rows with equal keys the earliest is given.
+        key: Column that identifies a row; of several rows with equal keys one is given.
         time: Column to sort by; ties keep no order.
 
     Returns:
@@ -60,18 +61,35 @@ def _read(current: DeltaTable, table: str, kept: _Kept | None, key: str, time: s
     fragments = {fragment.path: fragment for fragment in dataset.get_fragments()}
     known = kept.files if kept is not None and kept.files <= fragments.keys() else frozenset()
     schema = SCHEMAS[table]
-    parts = [kept.rows] if kept is not None and known else []
+    parts: list[pa.Table] = []
     for path, fragment in fragments.items():
         if path not in known:
             # not in threads, each of which takes memory of its own
             batches = fragment.to_batches(schema=dataset.schema, columns=schema.names, use_threads=False)
             parts.append(pa.Table.from_batches(batches, dataset.schema).select(schema.names).cast(schema))
-    rows = pa.concat_tables(parts) if parts else schema.empty_table()
-    if len(parts) != 1 or not known:
-        rows = _once(rows.sort_by(time), key).combine_chunks()
-        parts.clear()
-        pa.default_memory_pool().release_unused()  # what decoding took is several times what is kept
+    new = pa.concat_tables([schema.empty_table(), *parts])
+    parts.clear()
+    rows = _joined(kept.rows, new, key, time) if kept is not None and known else _ordered(new, key, time)
     return _Kept(int(current.version()), frozenset(fragments), rows)
+
+
+def _joined(old: pa.Table, new: pa.Table, key: str, time: str) -> pa.Table:
+    """Put new rows behind the old ones where they belong there, as they nearly always do: nothing is copied then."""
+    repeated = old[key].filter(pc.is_in(old[key], new[key].combine_chunks()))
+    new = _ordered(new.filter(pc.invert(pc.is_in(new[key], repeated.combine_chunks()))), key, time)
+    if not new.num_rows:
+        return old
+    is_later = not old.num_rows or new[time][0].as_py() >= old[time][-1].as_py()
+    rows = pa.concat_tables([old, new])
+    if not is_later:
+        return _ordered(rows, key, time)
+    return rows.combine_chunks() if rows[key].num_chunks > _CHUNKS_AT_MOST else rows
+
+
+def _ordered(rows: pa.Table, key: str, time: str) -> pa.Table:
+    ordered = _once(rows.sort_by(time), key).combine_chunks()
+    pa.default_memory_pool().release_unused()  # what decoding took is several times what is kept
+    return ordered
 
 
 def _once(rows: pa.Table, key: str) -> pa.Table:
