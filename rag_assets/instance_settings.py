@@ -36,7 +36,8 @@ run_coordinator:
     dequeue_num_workers: {concurrent_runs}
 concurrency:
   runs:
-    max_concurrent_runs: {concurrent_runs}
+    # One more than run.concurrent_runs, for checks and publication.
+    max_concurrent_runs: {places}
     # Backfills leave a place for fresh changes: those that rag asks for, and those of the UI.
     tag_concurrency_limits:
       - {{key: rag/reason, value: backfill, limit: {backfills}}}
@@ -77,7 +78,7 @@ _HEAD = """\
 def default_settings(run: RunConfig) -> str:
     """Return the content of `dagster.yaml` for a configuration, with a mark by which an unchanged one is known."""
     backfills = max(1, run.concurrent_runs - 1)
-    body = _TEXT.format(concurrent_runs=run.concurrent_runs, backfills=backfills)
+    body = _TEXT.format(concurrent_runs=run.concurrent_runs, places=run.concurrent_runs + 1, backfills=backfills)
     return f"{_HEAD}{_MARK}{_digest(body)}\n{body}"
 
 

@@ -89,7 +89,11 @@ class RunConfig(Section):
         description="Changed objects that one run takes; a partition with more is a run of its own. Short runs let "
         "fresh changes through while much is done.",
     )
-    concurrent_runs: int = Field(default=2, ge=1, description="Runs at once; of backfills one less, but at least one.")
+    concurrent_runs: int = Field(
+        default=2,
+        ge=1,
+        description="Runs of partitions at once; of heavy ones and backfills one less, but at least one.",
+    )
     max_attempts: int = Field(
         default=3, ge=1, description="Tries of a partition that fails transiently before it is reported as stuck."
     )

@@ -10,7 +10,7 @@ from typing import Final
 
 import dagster as dg
 
-from rag_assets.packed import PACKED_JOB, SOURCE_TAG, partitions_of, run_config, run_tags
+from rag_assets.packed import PACKED_JOB, REASON_TAG, SOURCE_TAG, partitions_of, run_config, run_tags
 from rag_core import ids
 from rag_core.config import RagConfig, SourceConfig
 from rag_core.config_freshness import RunConfig
@@ -19,6 +19,7 @@ from rag_core.freshness.looking import look_at
 from rag_core.freshness.observation import Observation
 from rag_core.freshness.passes import Pass, load_passes, record_passes
 from rag_core.packing import Item, Pack, pack
+from rag_core.partitions import source_of
 from rag_core.tables.store import Store
 
 WEIGHT_TAG: Final = "rag/changed_objects"
@@ -77,12 +78,13 @@ def _sensor(config: RagConfig, source: SourceConfig) -> dg.SensorDefinition:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Runs of a source: those that are not finished, and the last that ended badly.
+    """Runs that are not finished, and the last of a source that ended badly.
 
     Attributes:
-        in_flight: Partitions of unfinished runs.
-        weights: Of each unfinished run, its changed objects when it was asked for.
-        ended_badly: Runs that failed or were cancelled, newest first.
+        in_flight: Partitions of the source that a run is about to bring up to date. Those of a backfill that is only
+            queued are not: a change does not wait for it.
+        weights: Of each unfinished run that a change of any source asked for, its changed objects.
+        ended_badly: Runs of the source that failed or were cancelled, newest first.
     """
 
     in_flight: frozenset[str]
@@ -92,16 +94,15 @@ class _Runs:
     @classmethod
     def of(cls, instance: dg.DagsterInstance, source: str) -> "_Runs":
         """Ask the instance."""
-
-        def records(statuses: Sequence[dg.DagsterRunStatus], limit: int | None) -> Sequence[dg.RunRecord]:
-            of_source = dg.RunsFilter(job_name=PACKED_JOB, statuses=list(statuses), tags={SOURCE_TAG: source})
-            return instance.get_run_records(of_source, limit=limit)
-
-        unfinished = [record.dagster_run for record in records(_UNFINISHED, None)]
+        unfinished = instance.get_runs(dg.RunsFilter(job_name=PACKED_JOB, statuses=_UNFINISHED))
+        of_changes = [run for run in unfinished if run.tags.get(REASON_TAG) == "change"]
+        started = [run for run in unfinished if run.status is not dg.DagsterRunStatus.QUEUED]
+        ended = dg.RunsFilter(job_name=PACKED_JOB, statuses=_ENDED_BADLY, tags={SOURCE_TAG: source})
+        keys = (key for run in (*of_changes, *started) for key in partitions_of(run.run_config))
         return cls(
-            frozenset(key for run in unfinished for key in partitions_of(run.run_config)),
-            tuple(int(run.tags.get(WEIGHT_TAG, "0")) for run in unfinished),
-            tuple(records(_ENDED_BADLY, _RUNS_LOOKED_AT)),
+            frozenset(key for key in keys if source_of(key) == source),
+            tuple(int(run.tags.get(WEIGHT_TAG, "0")) for run in of_changes),
+            tuple(instance.get_run_records(ended, limit=_RUNS_LOOKED_AT)),
         )
 
 
@@ -117,7 +118,7 @@ def due_packs(
     Args:
         dirty: Partitions with changes.
         in_flight: Partitions of unfinished runs.
-        weights: Changed objects of each unfinished run.
+        weights: Changed objects of each unfinished run that changes asked for.
         limits: Sizes of runs, and how many there may be.
         now: What is to be tried later than this waits.
     """
@@ -168,7 +169,7 @@ def _record_crashes(store: Store, runs: _Runs) -> None:
         passes = [
             Pass(
                 key,
-                run.tags.get("rag/reason", "manual"),
+                run.tags.get(REASON_TAG, "manual"),
                 listed_at=began,
                 outcome="crashed",
                 failure="transient",

@@ -58,7 +58,7 @@ def test_dagster_takes_every_setting(tmp_path: Path, concurrent: int, backfills:
         assert instance.run_coordinator.dequeue_interval_seconds == 1
         queue = instance.get_concurrency_config().run_queue_config
         assert queue is not None
-        assert queue.max_concurrent_runs == concurrent
+        assert queue.max_concurrent_runs == concurrent + 1
         assert {(limit["key"], limit["limit"]) for limit in queue.tag_concurrency_limits} == {
             ("rag/reason", backfills),
             ("dagster/backfill", backfills),
@@ -75,9 +75,9 @@ def test_an_unchanged_file_follows_rag_yaml_and_a_changed_one_stays(tmp_path: Pa
     path = write_settings(tmp_path, RunConfig(concurrent_runs=2))
     assert path.read_text() == default_settings(RunConfig(concurrent_runs=2))
     write_settings(tmp_path, RunConfig(concurrent_runs=3))
-    assert yaml.safe_load(path.read_text())["concurrency"]["runs"]["max_concurrent_runs"] == 3
+    assert yaml.safe_load(path.read_text())["concurrency"]["runs"]["max_concurrent_runs"] == 4
     write_settings(tmp_path, None)
-    assert yaml.safe_load(path.read_text())["concurrency"]["runs"]["max_concurrent_runs"] == 3
+    assert yaml.safe_load(path.read_text())["concurrency"]["runs"]["max_concurrent_runs"] == 4
     changed = path.read_text().replace("poll_interval_seconds: 5", "poll_interval_seconds: 50")
     path.write_text(changed)
     write_settings(tmp_path, RunConfig(concurrent_runs=4))
