@@ -61,8 +61,9 @@ def commit_output(context: dg.OpExecutionContext, output: StageOutput) -> Commit
 
 def _log_summary(context: dg.OpExecutionContext, output: StageOutput, *, committed: bool) -> None:
     touched = {key: counts for key, counts in output.counts.items() if not counts.is_unchanged}
-    for key, counts in touched.items():
-        context.log.info(f"{key}: {counts.new} new, {counts.changed} changed, {counts.deleted} deleted")
+    lines = [f"{key}: {one.new} new, {one.changed} changed, {one.deleted} deleted" for key, one in touched.items()]
+    if lines:  # in one message: each is a transaction of the event log
+        context.log.info("\n".join(lines))
     for key, uri, reason in output.examples:
         context.log.warning(f"{key}: rejected {uri}: {reason}")
     if not committed:
