@@ -17,6 +17,7 @@ from dbt_like_checks.index_checks import build_index_checks, build_verify_job  #
 from io_managers.delta import DeltaIOManager  # noqa: E402
 from rag_assets.jobs import build_jobs  # noqa: E402
 from rag_assets.packed import HANDOVER  # noqa: E402
+from rag_assets.pool_waiting import wait_for_pools_asleep  # noqa: E402
 from rag_assets.publication import build_publication_assets  # noqa: E402
 from rag_assets.stages import build_stage_assets  # noqa: E402
 from rag_core.config_loader import load_config  # noqa: E402
@@ -72,5 +73,6 @@ def build_defs(*, config_path: Path | None = None, overrides: Mapping[str, objec
 
 
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
+wait_for_pools_asleep()
 
 defs = build_defs()

@@ -27,6 +27,8 @@ _MAIL = (
     "Date: Wed, 04 Mar 2026 10:00:00 +0000\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\n{text}\n"
 )
 
+_LARGEST = 200_000  # bytes; three tables of the corpus are longer than all other documents together
+
 
 @dataclass
 class Change:
@@ -62,10 +64,10 @@ class Corpus:
     """Folders of files and a file of records, with changes made up for them."""
 
     def __init__(self, root: Path, files: Path, records: Path, *, seed: int = 7) -> None:
-        """Copy the documents; hidden and nasty ones, which are there to be rejected, are left out."""
+        """Copy the documents; nasty ones, which are there to be rejected, and large ones are left out."""
         self.files, self.records = root / FILES, root / "records" / "docs.jsonl"
         self.random = random.Random(seed)
-        shutil.copytree(files, self.files, ignore=shutil.ignore_patterns("nasty", "manifest.csv", "slack-export*"))
+        shutil.copytree(files, self.files, ignore=_left_out)
         self.records.parent.mkdir()
         shutil.copy2(records, self.records)
         self._unused = sorted(path for path in self.files.rglob("*") if path.is_file())
@@ -155,3 +157,9 @@ class Corpus:
     def _marker(self) -> str:
         self._numbers += 1
         return f"ref{self._numbers:05d}{self.random.randrange(16**6):06x}"
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """Say what `copytree` leaves out of a folder."""
+    not_documents = shutil.ignore_patterns("nasty", "manifest.csv", "slack-export*")(folder, names)
+    return {*not_documents, *(name for name in names if (Path(folder) / name).stat().st_size > _LARGEST)}
