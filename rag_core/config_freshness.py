@@ -38,7 +38,7 @@ class FreshnessConfig(Section):
     )
     tick_s: int = Field(default=5, ge=1, description="Seconds between two looks at a source.")
     settle_s: float = Field(
-        default=2.0, ge=0, description="An object that changed less than this ago is left to be written to its end."
+        default=1.0, ge=0, description="An object that changed less than this ago is left to be written to its end."
     )
     settle_max_s: float = Field(
         default=60.0, ge=0, description="An object that never settles is taken after this long."

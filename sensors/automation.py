@@ -5,7 +5,7 @@ import dagster as dg
 from rag_core.config import RagConfig
 
 AUTOMATION_SENSOR = "automation"
-_TICK_S = 15
+_TICK_S = 30  # an evaluation takes some seconds of a core; changes of sources do not wait for it
 
 
 def build_automation_sensor(config: RagConfig) -> dg.AutomationConditionSensorDefinition:

@@ -51,7 +51,8 @@ def _sensor(config: RagConfig, source: SourceConfig) -> dg.SensorDefinition:
     @dg.sensor(
         name=f"source_{source.name}",
         job_name=PACKED_JOB,
-        minimum_interval_seconds=config.freshness.tick_s,
+        # The daemon looks every five seconds what is due; a tick that is due a moment later would wait five more.
+        minimum_interval_seconds=max(1, config.freshness.tick_s - 1),
         default_status=dg.DefaultSensorStatus.RUNNING if config.automation.enabled else dg.DefaultSensorStatus.STOPPED,
         description=f"Looks at source {source.name}, and asks for runs of the partitions that changed.",
     )
