@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import yaml
 
-from rag_assets.packed import PACKED_JOB
 from rag_core.config import RagConfig
 from rag_core.config_loader import load_config
 from rag_core.index.client import connect
@@ -88,13 +86,6 @@ class Platform:
         assert manifest is not None
         with connect(self.config.index, self.store) as client:
             return client.count(manifest.collection), client.list_ids(manifest.collection)
-
-    def step_retries(self) -> int:
-        """Count the steps that the newest run of the pipeline tried again."""
-        with dg.DagsterInstance.from_config(str(self.root / "data" / "dagster")) as instance:
-            runs = instance.get_runs(dg.RunsFilter(job_name=PACKED_JOB), limit=1)
-            events = instance.all_logs(runs[0].run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
-            return len(events)
 
     def stop(self) -> None:
         """Stop the local Milvus server and remove everything."""

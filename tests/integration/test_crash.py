@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
+from rag_core.embedding.resident.files import resident_files
 from rag_core.stages.publication import latest_manifest
 from rag_core.stages.receipts import read_receipts
 from tests.integration.pipeline_helpers import Platform
@@ -113,10 +114,11 @@ def test_killed_at_point(crashing: Crashing, point: str) -> None:
         shutil.rmtree(crashing.platform.root / "data" / "tables" / "vectors", ignore_errors=True)
     crashed = crashing.platform.rag("run", "--json", RAG_CRASH_AT=point)
     if point.startswith("embeddings.worker"):
-        # Only the worker dies. The run tries the step again: in vain where the worker dies before its commit, and with
-        # nothing left to do where it dies after it.
+        # Only the worker dies. The run tries again: in vain where the worker dies before its commit, and with nothing
+        # left to do where it dies after it.
         assert crashed.returncode == (1 if point.endswith("before_append") else 0), crashed.stderr
-        assert crashing.platform.step_retries() > 0, f"{point} was not reached"
+        log = resident_files(crashing.platform.store).log
+        assert f"killed at {point}" in log.read_text(), f"{point} was not reached"
     else:
         assert crashed.returncode == -signal.SIGKILL, f"{point} was not reached: {crashed.returncode}\n{crashed.stderr}"
     crashing.platform.run()
