@@ -53,8 +53,9 @@ class Looking:
     @property
     def config(self) -> RagConfig:
         source = FilesSource.model_validate({"kind": "files", "name": "handbook", "root": self.root, **self.source})
+        freshness = {"settle_s": 2, "settle_max_s": 60, **self.settings.get("freshness", {})}
         return RagConfig.model_validate(
-            {"store": StoreConfig(root=self.store.root), "sources": (source,), **self.settings}
+            {"store": StoreConfig(root=self.store.root), "sources": (source,), **self.settings, "freshness": freshness}
         )
 
     def look(
