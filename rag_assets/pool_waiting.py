@@ -12,7 +12,7 @@ def wait_for_pools_asleep() -> None:
     in-process executor asks for its next step as fast as it can, all the time, and takes a core from the run that it
     waits for. `tests/unit/test_pool_waiting.py` says when this is no longer needed.
     """
-    InstanceConcurrencyContext.interval_to_next_pending_claim_check = _interval_s  # type: ignore[method-assign]
+    InstanceConcurrencyContext.interval_to_next_pending_claim_check = _interval_s  # type: ignore[assignment, method-assign]
 
 
 def _interval_s(context: InstanceConcurrencyContext) -> float:
