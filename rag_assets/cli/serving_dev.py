@@ -13,6 +13,7 @@ import typer
 
 from rag_assets.cli.output import ERRORS, print_text
 from rag_core.config_loader import load_config
+from rag_core.embedding import resident
 from rag_core.errors import ConfigError, TransientError
 from rag_core.tables.store import Store
 
@@ -57,8 +58,8 @@ def dev(
         _serve_reports(store, loaded.config.quality.reports_url)
         launcher = instance.run_launcher
         warm = launcher if isinstance(launcher, WarmRunLauncher) else None
-        if warm is not None:
-            threading.Thread(target=_warm_up, args=(warm,), name="warm-up", daemon=True).start()
+        warming = threading.Thread(target=_warm_up, args=(warm, loaded.config, store), name="warm-up", daemon=True)
+        warming.start()
         _say(_hint(loaded.config, home, warm=warm is not None))
         services = Services(_dagster_command(port), os.environ, _say)
         watcher = RunWatcher(instance, ui, _say)
@@ -66,6 +67,7 @@ def dev(
         if warm is not None:
             warm.client.stop()
         end_runs(instance, services.hurry, _say)
+        resident.stop(store)
         watcher.tell()
 
 
@@ -93,12 +95,15 @@ def _dagster_command(port: int) -> list[str]:
     # fmt: on
 
 
-def _warm_up(launcher: "WarmRunLauncher") -> None:
-    """Have a zygote ready before the first change; without one, runs start all the same."""
+def _warm_up(launcher: "WarmRunLauncher | None", config: "RagConfig", store: Store) -> None:
+    """Have a zygote and the embedding worker ready before the first change; without them, runs start all the same."""
     try:
-        launcher.client.warm_up()
+        if launcher is not None:
+            launcher.client.warm_up()
     except (TransientError, OSError) as error:
         _say(f"Runs start in new processes, which takes some seconds longer: {error}")
+    if config.automation.enabled:
+        resident.prestart(store, config.embedding)
 
 
 def _hint(config: "RagConfig", home: Path, *, warm: bool) -> str:
