@@ -37,8 +37,8 @@ dev: $(STAMP) ## start the Dagster UI and everything local that it needs
 test: $(STAMP) ## unit tests
 	$(VENV)/bin/python -m pytest -q -n auto --dist loadscope tests/unit
 
-test-all: $(STAMP) ## all tests: real Spark, Milvus Lite, HTTP servers, crashes
-	$(VENV)/bin/python -m pytest -q -n auto --dist loadfile tests
+test-all: test ## all tests: also real Spark, Milvus Lite, HTTP servers, crashes
+	$(VENV)/bin/python -m pytest -q -n auto --dist loadfile tests/integration tests/e2e
 
 lint: $(STAMP) ## ruff
 	$(VENV)/bin/ruff check .
