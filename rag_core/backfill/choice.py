@@ -98,9 +98,7 @@ def choose(
     keys = [key for name in names for key in partition_keys_of(config, name)]
     for pattern in patterns:
         if not any(fnmatchcase(key, pattern) for key in keys):
-            raise ConfigError(
-                f"no partition is like {pattern!r}; they are named like {keys[0]}, from {', '.join(names)}"
-            )
+            raise ConfigError(f"no partition is like {pattern!r}; there are {keys[0]} to {keys[-1]}")
     chosen = {key for key in keys if not patterns or any(fnmatchcase(key, pattern) for pattern in patterns)}
     touched = [name for name in names if any(source_of(key) == name for key in chosen)]
     found = survey(store, config, sources=touched, stage=settings.stage).partitions

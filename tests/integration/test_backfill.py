@@ -190,11 +190,19 @@ def test_cutting_anew_embeds_only_text_that_changed(platform: Callable[..., Plat
     folder.mkdir()
     long = " ".join(f"Valve {number} is opened by the operator of pump {number * 7}." for number in range(30))
     for name in ("one", "two"):
-        short = "\n\n".join(f"## Part {part} of {name}\n\nShelf {part}, {name}." for part in range(3))
-        (folder / f"{name}.md").write_text(f"# Manual {name}\n\n{short}\n\n## Pumps of {name}\n\n{long}\n")
-    first = json.loads(made.rag("backfill", "--json").stdout)
-    assert first["embedded"] > 8
+        parts = [
+            f"## Part {part} of {name}\n\n"
+            + " ".join(f"Shelf {shelf} of part {part} in {name} holds the crate {shelf * 3}." for shelf in range(5))
+            for part in range(3)
+        ]
+        text = "\n\n".join([f"# Manual {name}", *parts, f"## Pumps of {name}", long])
+        (folder / f"{name}.md").write_text(text)
+    # Both sizes hold a part and not two of them: only the long section is cut at other places.
     made.sources[0]["chunking"] = {"max_tokens": 120}
+    made.__post_init__()
+    first = json.loads(made.rag("backfill", "--json").stdout)
+    assert first["embedded"] >= 2 * 3 + 3  # the long section is in both documents
+    made.sources[0]["chunking"] = {"max_tokens": 100}
     made.__post_init__()
     dry = json.loads(made.rag("backfill", "--stale-only", "--dry-run", "--json").stdout)
     assert sum(run["documents_to_cut"] for run in dry["runs"]) == 2
