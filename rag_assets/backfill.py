@@ -118,7 +118,8 @@ class Driver:
             The backfill as it was saved last, and the result of each partition.
         """
         results = self._results(backfill)
-        pace = Pace(sum(backfill.weights.values()), expected_s, done_before=_settled(results, backfill.weights))
+        settled = _settled(results, backfill.weights)
+        pace = Pace(sum(backfill.weights.values()), expected_s, done_before=settled)
         pending: list[Pack] = []
         while True:
             self.observer.progress(results, pace)
@@ -127,10 +128,11 @@ class Driver:
                 backfill = self._start(backfill, pending.pop(0).partition_keys)
                 results = self._results(backfill)
             elif backfill.running:
-                was = _settled(results, backfill.weights)
                 backfill, seconds = self._collect(backfill)
                 results = self._results(backfill)
-                pace = pace.after(_settled(results, backfill.weights) - was, seconds)
+                # Since the last run that ended, not since the last look: passes are there before their run has ended.
+                was, settled = settled, _settled(results, backfill.weights)
+                pace = pace.after(settled - was, seconds)
             elif (at := next_due_at(results)) is not None:
                 self._wait_until(at, results)
             else:

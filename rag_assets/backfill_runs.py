@@ -16,6 +16,7 @@ from rag_assets.backfill import Driver, Ended, Observer, claim, resumed
 from rag_assets.materialize import HELD_BACK
 from rag_assets.packed import PACKED_JOB, PRIORITIES, REASON_TAG, run_config, run_tags
 from rag_assets.runner import (
+    TOLD,
     Failure,
     RunSummary,
     add_events,
@@ -135,20 +136,13 @@ class Queue:
             if not run.is_finished:
                 continue
             keys = self._keys[run.run_id]
-            logged = self.instance.all_logs(run.run_id, of_type=_TOLD)
+            logged = self.instance.all_logs(run.run_id, of_type=TOLD)
             events = [entry.dagster_event for entry in logged if entry.dagster_event is not None]
             add_events(events, f"{keys[0]}..{keys[-1]}", self.summary)
             self.not_built |= dict.fromkeys(_not_built(events))
             seconds = (record.end_time or 0.0) - (record.start_time or record.end_time or 0.0)
             found[run.run_id] = Ended(seconds, stage_outcomes(self.backfill.settings, events, keys))
         return found
-
-
-_TOLD = {
-    dg.DagsterEventType.ASSET_MATERIALIZATION,
-    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
-    dg.DagsterEventType.STEP_FAILURE,
-}
 
 
 @dataclass(frozen=True)

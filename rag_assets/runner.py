@@ -34,6 +34,13 @@ from resources.platform import PlatformResource
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
 _WORKER_IDLE_S = 20.0  # a command ends; what it started for embedding serves a next one, but does not linger
+TOLD = {
+    dg.DagsterEventType.ASSET_MATERIALIZATION,
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+    dg.DagsterEventType.STEP_FAILURE,
+}
+"""Events that say what a run did."""
+
 _NAMED = 8  # partitions in a message; of more their number
 
 
@@ -245,7 +252,7 @@ def execute(
         run_id: The run's; made up if not given.
 
     Returns:
-        The run's events. A run that fails does not raise.
+        The run's events, of one that failed those in `TOLD`. A run that fails does not raise.
     """
     level = "INFO" if os.environ.get("RAG_VERBOSE") else "CRITICAL"
     logging.getLogger("dagster").setLevel(level)
@@ -256,8 +263,13 @@ def execute(
         run_id=run_id,
         run_config={**(config or {}), "loggers": {"console": {"config": {"log_level": level}}}},
     )
-    add_events(result.all_events, partitions, summary)
-    return result.all_events
+    events: Sequence[dg.DagsterEvent] = result.all_events
+    if not result.success:
+        # What a step logged before it failed is stored, but not in the result.
+        stored = instance.all_logs(result.run_id, of_type=TOLD)
+        events = [entry.dagster_event for entry in stored if entry.dagster_event is not None]
+    add_events(events, partitions, summary)
+    return events
 
 
 def add_events(events: Iterable[dg.DagsterEvent], partitions: str, summary: RunSummary) -> None:
