@@ -25,6 +25,10 @@ class ZygoteError(TransientError):
     """There is no zygote that could start the run, and the run was not started."""
 
 
+class ZygoteUnansweredError(ZygoteError):
+    """A zygote went away while it was asked; the run was not started. Another zygote may start at once."""
+
+
 class ZygoteClient:
     """Talks to the zygote of one DAGSTER_HOME; safe to use from several threads and processes.
 
@@ -109,7 +113,7 @@ class ZygoteClient:
             os.close(self._files.claim(run_id))
         except FileExistsError:
             return Reply("started")
-        raise ZygoteError(f"it did not answer ({error or type(error).__name__})") from error
+        raise ZygoteUnansweredError(f"it did not answer ({error or type(error).__name__})") from error
 
     def _start(self, digest: str) -> None:
         """Start a zygote, after the one that is going away or instead of none, and wait until it listens."""

@@ -14,7 +14,7 @@ from dagster._config.config_schema import UserConfigSchema
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, WorkerStatus
 from dagster._serdes import ConfigurableClassData, serialize_value
 
-from rag_assets.launcher.client import ZygoteClient
+from rag_assets.launcher.client import ZygoteClient, ZygoteUnansweredError
 from rag_assets.launcher.files import ZygoteFiles
 from rag_assets.processes import PROCESS_TAG, is_alive, is_here, pid_of, send_signal
 from rag_core.errors import TransientError
@@ -93,8 +93,8 @@ class WarmRunLauncher(DefaultRunLauncher):
             may_start = time.monotonic() >= self._paused_until
         try:
             self.client.launch(run_id, serialize_value(self._instance.get_ref()), may_start=may_start)
-        except (TransientError, OSError):
-            if may_start:
+        except (TransientError, OSError) as error:
+            if may_start and not isinstance(error, ZygoteUnansweredError):
                 with self._guard:
                     self._paused_until = time.monotonic() + _PAUSE_S
             raise

@@ -170,8 +170,9 @@ class Answering(threading.Thread):
                 return
             with connection:
                 connection.recv(65_536)
-                connection.sendall(self._answers[min(self.asked, len(self._answers) - 1)])
-                self.asked += 1
+                answer = self._answers[min(self.asked, len(self._answers) - 1)]
+                self.asked += 1  # before the answer: whoever has read it may look
+                connection.sendall(answer)
 
     def __enter__(self) -> "Answering":
         self.start()
