@@ -23,6 +23,7 @@ from rag_core.config_freshness import (
     RunConfig,
     SqsEvents,
 )
+from rag_core.config_serving import ServingConfig
 
 
 class StoreConfig(Section):
@@ -378,6 +379,7 @@ class RagConfig(Section):
     quality: QualityConfig = Field(default_factory=QualityConfig, description="Declared tests.")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Recalls before publication.")
     publication: PublicationConfig = Field(default_factory=PublicationConfig, description="Blue/green publication.")
+    serving: ServingConfig = Field(default_factory=ServingConfig, description="The HTTP service.")
 
     @model_validator(mode="after")
     def _unique_sources(self) -> "RagConfig":

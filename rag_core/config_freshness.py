@@ -128,6 +128,7 @@ class RetentionConfig(Section):
     )
     results_days: int = Field(default=90, ge=1, description="Results of declared tests.")
     receipts_days: int = Field(default=730, ge=1, description="Receipts of deleted documents.")
+    answers_days: int = Field(default=90, ge=1, description="Answers, feedback and counts of questions.")
 
 
 class WebhookConfig(Section):

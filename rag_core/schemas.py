@@ -308,3 +308,46 @@ ALERTS: Final = pa.schema(
         _field("link", pa.string(), "page of the run, asset or report; may be empty"),
     ]
 )
+
+ANSWERS: Final = pa.schema(
+    [
+        _field("answer_id", pa.string(), "key: of the answer, as the service gave it out"),
+        _field("asked_at", TIMESTAMP, "when"),
+        _field("caller", pa.string(), "who asked; only they can read it again"),
+        _field("question", pa.string(), "what was asked"),
+        _field("text", pa.string(), "the answer, with its markers"),
+        _field("kind", pa.string(), "generated, extractive or not_found"),
+        _field("degraded", pa.string(), "why no language model wrote it, although one is configured; else empty"),
+        _field("model", pa.string(), "language model; empty if none wrote it"),
+        _field("collection", pa.string(), "collection that was searched"),
+        _field("index_version", pa.string(), "version of what was searched"),
+        _field("embedding_model", pa.string(), "fingerprint of the embedding model"),
+        _field("sentences", pa.string(), "JSON list: each sentence with its citations and support"),
+        _field("citations", pa.string(), "JSON list: chunk, text hash, span, document and Dagster run of each"),
+        _field("prompt_tokens", pa.int64(), "tokens that the model read"),
+        _field("completion_tokens", pa.int64(), "tokens that the model wrote"),
+        _field("seconds", pa.float64(), "from the request to the last word"),
+    ]
+)
+
+FEEDBACK: Final = pa.schema(
+    [
+        _field("feedback_id", pa.string(), "key"),
+        _field("answer_id", pa.string(), "the answer it is about"),
+        _field("given_at", TIMESTAMP, "when"),
+        _field("caller", pa.string(), "who gave it"),
+        _field("rating", pa.string(), "up or down"),
+        _field("comment", pa.string(), "in their words; may be empty"),
+        _field("chunk_ids", pa.list_(pa.string()), "cited chunks it is about; empty: the answer as a whole"),
+    ]
+)
+
+ASKED: Final = pa.schema(
+    [
+        _field("query_key", pa.string(), "digest of the normalised question and its mode"),
+        _field("question", pa.string(), "the normalised question"),
+        _field("mode", pa.string(), "dense, bm25 or hybrid"),
+        _field("asked", pa.int64(), "how often, in this row's time"),
+        _field("until", TIMESTAMP, "end of the time that is counted"),
+    ]
+)

@@ -1,4 +1,1 @@
-"""The HTTP service; imports `rag_core` only.
-
-Empty in this version: `rag search` and `rag ask` are the way to the index.
-"""
+"""The HTTP service: search and cited answers; imports `rag_core` only."""

@@ -1,52 +1,21 @@
 """Searching the published index: the alias, the manifest's parameters, and the model that the index was built with."""
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 from rag_core.config import RagConfig
-from rag_core.embedding.model import resolve_model
-from rag_core.errors import ConfigError, FingerprintMismatchError, PermanentError
+from rag_core.errors import PermanentError
 from rag_core.evaluation.target import SearchTarget
-from rag_core.generation import restored
-from rag_core.index.bm25 import TermStatistics
 from rag_core.index.client import IndexClient, connect
 from rag_core.retrieval.filters import SearchFilters
 from rag_core.retrieval.ranking import Mode
 from rag_core.retrieval.search import DocumentHit, Hit, search, search_documents
-from rag_core.stages import term_statistics
+from rag_core.retrieval.served import ServedIndex
 from rag_core.stages.publication import Manifest, latest_manifest, manifests
 from rag_core.tables.store import Store
-
-if TYPE_CHECKING:
-    from rag_core.embedding.encoder import Encoder
-
-
-class _Serving:
-    """One published collection with all that a question to it needs; it never changes, another takes its place."""
-
-    def __init__(self, config: RagConfig, manifest: Manifest, store: Store) -> None:
-        self.manifest = manifest
-        self.search_params: dict[str, Any] = json.loads(manifest.search_params)
-        self._config = _settings_of(config, manifest)
-        self._store = store
-
-    @cached_property
-    def encoder(self) -> "Encoder":
-        """The embedding model, loaded when a dense question first needs it."""
-        from rag_core.embedding.encoder import make_encoder
-
-        return make_encoder(self._config.embedding)
-
-    @cached_property
-    def statistics(self) -> TermStatistics:
-        """How rare terms are, as of the publication."""
-        version = json.loads(self.manifest.table_versions)[term_statistics.TABLE]
-        return term_statistics.load(self._store, version, self.manifest.chunk_lane)
 
 
 class Retriever:
@@ -61,7 +30,7 @@ class Retriever:
         self._config = config
         self._client = client
         self._store = Store(config.store.root)
-        self._serving: _Serving | None = None
+        self._serving: ServedIndex | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -127,7 +96,7 @@ class Retriever:
             "model_fingerprint": serving.manifest.model_fingerprint,
         }
 
-    def _served(self) -> _Serving:
+    def _served(self) -> ServedIndex:
         """Return what the alias points at, read anew if that is another collection than before."""
         alias = self._config.index.alias
         collection = self._client.alias_target(alias)
@@ -139,7 +108,7 @@ class Retriever:
                     f"alias {alias} on {self._client.address} points at {collection or 'nothing'}, of which store "
                     f"{self._store.root} has no manifest; build and publish the index: rag run"
                 )
-            self._serving = _Serving(self._config, found[0], self._store)
+            self._serving = ServedIndex(self._config, found[0], self._store)
         return self._serving
 
 
@@ -159,18 +128,3 @@ def open_retriever(config: RagConfig) -> Iterator[Retriever]:
         retriever = Retriever(config, client)
         _ = retriever.manifest  # what is wrong with it is said before the first question
         yield retriever
-
-
-def _settings_of(config: RagConfig, manifest: Manifest) -> RagConfig:
-    """Return the configuration with the model of what is served, while rag.yaml asks for one that is not built yet."""
-    with suppress(ConfigError):  # a model that rag.yaml asks for and that is not there is no reason not to search
-        if resolve_model(config.embedding).fingerprint == manifest.model_fingerprint:
-            return config
-    served = restored(config, manifest.collection, manifest.settings)
-    if served.spec.fingerprint != manifest.model_fingerprint:
-        raise FingerprintMismatchError(
-            f"the index {manifest.collection} was built with {manifest.model} ({manifest.model_fingerprint[:12]}), but "
-            f"{served.spec.name} is another model now ({served.spec.fingerprint[:12]}); queries must be embedded by "
-            f"the same model: restore its files, or build and publish an index for the new one (rag run)"
-        )
-    return served.config

@@ -30,6 +30,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     "source_changes": schemas.SOURCE_CHANGES,
     "passes": schemas.PASSES,
     "alerts": schemas.ALERTS,
+    "answers": schemas.ANSWERS,
+    "feedback": schemas.FEEDBACK,
+    "asked": schemas.ASKED,
 }
 """Every stored asset's table and its schema; the vector cache is a table of `rag_core.embedding.cache`."""
 

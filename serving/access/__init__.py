@@ -1,0 +1,1 @@
+"""Who calls: API keys, tokens of an identity provider, and what a caller may see."""

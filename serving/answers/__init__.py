@@ -1,0 +1,1 @@
+"""Answers with verified citations, and the record of each."""

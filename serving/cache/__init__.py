@@ -1,0 +1,1 @@
+"""Results and answers that are kept, in the process or in Redis."""

@@ -1,0 +1,41 @@
+"""What one request works on: one index, one map of access, one set of versions, from its beginning to its end."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from rag_core import ids
+from rag_core.retrieval.served import ServedIndex
+from rag_core.retrieval.visible import AccessMap
+from serving.caller import Caller
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is served at one moment.
+
+    Attributes:
+        index: The published collection.
+        access: Labels and who may see them.
+        versions: Source -> digest of what the ledger says of the source's partitions in this collection.
+        looked_at: Monotonic time of the look that found all this.
+    """
+
+    index: ServedIndex
+    access: AccessMap
+    versions: Mapping[str, str]
+    looked_at: float
+
+    def labels_for(self, caller: Caller) -> tuple[str, ...] | None:
+        """Return the labels that a caller may see; None (no restriction) only for one who sees all."""
+        return None if caller.sees_all else self.access.labels_for(caller.principals)
+
+    def version_for(self, sources: Collection[str] | None) -> str:
+        """Return the version of what a query restricted to some sources depends on; None: all sources.
+
+        It differs after any change to what such a query may find: another collection, another publication of it, or a
+        change of a partition of these sources; and only then.
+        """
+        names = sorted(self.versions if sources is None else set(sources) & set(self.versions))
+        manifest = self.index.manifest
+        parts = [f"{name}={self.versions[name]}" for name in names]
+        return ids.digest(manifest.collection, manifest.published_at.isoformat(), *parts)

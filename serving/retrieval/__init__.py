@@ -1,0 +1,1 @@
+"""Searching for many callers at once."""
