@@ -102,8 +102,10 @@ class Draft:
     def refuse_secrets(self) -> None:
         """Note and drop secrets that the file holds; call it before the environment is laid over."""
         for key in keys_of(RagConfig):
-            section = self.data.get(key.path[0])
-            if key.is_secret and isinstance(section, dict) and section.pop(key.path[1], None) is not None:
+            section: Any = self.data
+            for part in key.path[:-1]:
+                section = section.get(part) if isinstance(section, dict) else None
+            if key.is_secret and isinstance(section, dict) and section.pop(key.path[-1], None) is not None:
                 self.report(key.path, f"is a secret and must not be in a file; set {key.env_name} instead")
 
     def _path_keys(self) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:
@@ -114,6 +116,9 @@ class Draft:
         entries = enumerate(sources) if isinstance(sources, list) else ()
         candidates += [(("sources", number, "root"), entry) for number, entry in entries]
         candidates.append((("quality", "tests"), self.data.get("quality")))
+        serving = self.data.get("serving")
+        access = serving.get("access") if isinstance(serving, dict) else None
+        candidates.append((("serving", "access", "keys_file"), access))
         candidates += self._labelled_files()
         for path, section in candidates:
             value = section.get(path[-1]) if isinstance(section, dict) else None
