@@ -17,6 +17,7 @@ from rag_assets.cli import (
     reporting,
     running,
     searching,
+    serving,
     serving_dev,
     slo,
     testing,
@@ -40,6 +41,7 @@ app.command("run")(running.run)
 app.command("dev")(serving_dev.dev)
 app.command("search")(searching.search)
 app.command("ask")(searching.ask)
+app.command("serve")(serving.serve)
 app.command("eval")(searching.evaluate)
 app.command("plan")(publishing.plan)
 app.command("backfill")(backfilling.backfill)

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 def dev(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI on 127.0.0.1.")] = 3000,
+    questions: Annotated[bool, typer.Option("--serve/--no-serve", help="Whether to serve questions as well.")] = True,
 ) -> None:
-    """Start the Dagster UI, its daemon, and everything local that they need; Ctrl-C stops all of it.
+    """Start the Dagster UI, its daemon, the page to ask on and everything local; Ctrl-C stops all of it.
 
     Sources are watched: what changes in them is indexed by itself.
     """
@@ -33,6 +34,7 @@ def dev(
 
     from rag_assets.cli.dev_runs import RunWatcher, end_runs
     from rag_assets.cli.dev_services import Services
+    from rag_assets.cli.dev_serving import ServiceProcess
     from rag_assets.instance import dagster_home, fail_dead_runs, set_pool_limits
     from rag_assets.launcher import WarmRunLauncher
     from rag_assets.launcher.files import ZygoteFiles, held_lease
@@ -56,6 +58,10 @@ def dev(
             remove_manifest(store, run_id)
         _say(f"configuration {loaded.path}\nstore         {store.root}\nMilvus        {uri}\nDagster UI    {ui}")
         _serve_reports(store, loaded.config.quality.reports_url)
+        serving = loaded.config.serving
+        service = ServiceProcess((serving.host, serving.port), os.environ, drain_s=serving.drain_s, say=_say)
+        if questions and service.start():
+            stack.callback(service.stop)
         launcher = instance.run_launcher
         warm = launcher if isinstance(launcher, WarmRunLauncher) else None
         warming = threading.Thread(target=_warm_up, args=(warm, loaded.config, store), name="warm-up", daemon=True)
@@ -63,7 +69,12 @@ def dev(
         _say(_hint(loaded.config, home, warm=warm is not None))
         services = Services(_dagster_command(port), os.environ, _say)
         watcher = RunWatcher(instance, ui, _say)
-        services.run(watcher.look)
+
+        def each_turn() -> None:
+            service.look()
+            watcher.look()
+
+        services.run(each_turn)
         if warm is not None:
             warm.client.stop()
         end_runs(instance, services.hurry, _say)
