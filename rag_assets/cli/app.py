@@ -12,6 +12,7 @@ from rag_assets.cli import (
     backfilling,
     configure,
     inspecting,
+    keys,
     publishing,
     receipts,
     reporting,
@@ -57,6 +58,7 @@ app.command("status")(inspecting.status)
 app.command("doctor")(configure.doctor)
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(inspecting.app, name="inspect")
+app.add_typer(keys.app, name="keys")
 app.add_typer(configure.app, name="config")
 
 

@@ -1,4 +1,4 @@
-"""What rag.yaml says of access is found where it is: nested secrets are refused, the file of keys is beside rag.yaml."""
+"""What rag.yaml says of access: nested secrets are refused, the file of keys is found beside rag.yaml."""
 
 from pathlib import Path
 
