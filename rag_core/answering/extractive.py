@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag_core.answering.ranking import Candidate, choose, coverage, jaccard, relevance_of, supported, with_lists
-from rag_core.answering.sentences import MAX_CHARS, units
+from rag_core.answering.sentences import MAX_CHARS, Unit, units
 from rag_core.answering.terms import asks_number, question_terms, terms
 
 Embed = Callable[[list[str]], NDArray[np.floating]]
@@ -115,21 +115,59 @@ def answer(
     """
     if max_sentences < 1:
         raise ValueError(f"max_sentences is {max_sentences}; expected at least 1")
+    draft = draft_of(question, hits)
+    vectors = embed(draft.texts) if embed and draft.candidates else None
+    return concluded(draft, vectors, max_sentences=max_sentences, min_similarity=min_similarity)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The sentences that an answer may quote, before anything is embedded.
+
+    Attributes:
+        question: As a person asks it.
+        hits: Best first.
+        candidates: At most `_EMBED_LIMIT`; none if nothing is asked or nothing was found.
+        covered: (n,) share of the question's terms that each candidate holds.
+    """
+
+    question: str
+    hits: Sequence[Hit]
+    candidates: Sequence[Candidate]
+    covered: NDArray[np.float64]
+
+    @property
+    def texts(self) -> list[str]:
+        """What is to be embedded: the question, then each candidate."""
+        return [self.question, *(candidate.embedded for candidate in self.candidates)]
+
+
+def draft_of(question: str, hits: Sequence[Hit]) -> Draft:
+    """Collect what may be quoted: the first half of `answer`, for callers that embed by themselves."""
     asked = question_terms(question)
-    candidates = _candidates(hits)
-    if not asked or not candidates:
-        return Answer(NOT_FOUND, (), (), found=False)
+    candidates = _candidates(hits) if asked else []
+    if not candidates:
+        return Draft(question, hits, (), np.empty(0))
     covered = coverage(asked, candidates)
     kept = np.sort(np.argsort(-covered, kind="stable")[:_EMBED_LIMIT])
-    candidates, covered = [candidates[at] for at in kept], covered[kept]
-    vectors = embed([question, *(candidate.embedded for candidate in candidates)]) if embed else None
+    return Draft(question, hits, [candidates[at] for at in kept], covered[kept])
+
+
+def concluded(
+    draft: Draft, vectors: NDArray[np.floating] | None, *, max_sentences: int = 4, min_similarity: float = 0.48
+) -> Answer:
+    """Choose and cite: the second half of `answer`; `vectors` are of `draft.texts`, or None."""
+    candidates, covered = draft.candidates, draft.covered
+    if not candidates:
+        return Answer(NOT_FOUND, (), (), found=False)
     similar = np.clip(vectors[1:] @ vectors[0], 0, 1).astype(np.float64) if vectors is not None else None
     if not supported(covered, similar, min_similarity):
         return Answer(NOT_FOUND, (), (), found=False)
-    relevance = relevance_of(candidates, covered, similar, hits=len(hits), number_wanted=asks_number(question))
+    number_wanted = asks_number(draft.question)
+    relevance = relevance_of(candidates, covered, similar, hits=len(draft.hits), number_wanted=number_wanted)
     alike = vectors[1:] @ vectors[1:].T if vectors is not None else jaccard([c.own for c in candidates])
     chosen = with_lists(choose(relevance, alike, max_sentences), candidates, max_sentences)
-    return _assemble([(candidates[at], float(relevance[at])) for at in chosen], hits)
+    return _assemble([(candidates[at], float(relevance[at])) for at in chosen], draft.hits)
 
 
 _EMBED_LIMIT: Final = 64  # sentences that are embedded: the rest share too little with the question to be chosen
@@ -143,11 +181,16 @@ def _candidates(hits: Sequence[Hit]) -> list[Candidate]:
         for unit in units(hit.text):
             if unit.plain in found or len(unit.plain) > 2 * MAX_CHARS:
                 continue
-            section = unit.context or (hit.heading_path[-1] if hit.heading_path else hit.title or "")
             found[unit.plain] = Candidate(
-                rank, unit, terms(unit.plain), terms(f"{headings} {unit.context}"), f"{section}: {unit.plain}"
+                rank, unit, terms(unit.plain), terms(f"{headings} {unit.context}"), embedded_text(hit, unit)
             )
     return list(found.values())
+
+
+def embedded_text(hit: Hit, unit: Unit) -> str:
+    """Return what is embedded for a sentence: its section and itself; alone, many a sentence says too little."""
+    section = unit.context or (hit.heading_path[-1] if hit.heading_path else hit.title or "")
+    return f"{section}: {unit.plain}"
 
 
 def _assemble(chosen: Iterable[tuple[Candidate, float]], hits: Sequence[Hit]) -> Answer:

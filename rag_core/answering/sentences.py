@@ -106,6 +106,11 @@ def units(text: str) -> list[Unit]:
     return found
 
 
+def ends_in_abbreviation(text: str) -> bool:
+    """Whether the full stop at the end of a text is that of an abbreviation, such as "e.g."."""
+    return _ABBREVIATION.search(text) is not None
+
+
 def plain_text(markdown: str) -> str:
     """Return text without Markdown's inline marks, on one line."""
     for pattern, replacement in _CLEANING:

@@ -1,10 +1,12 @@
 """Tables that only grow: rows are appended, never changed. Readers see whole appends."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError
 
 from rag_core.tables.delta import SCHEMAS, ensure_table
 from rag_core.tables.store import Store
@@ -38,5 +40,7 @@ def append_table(store: Store, table: str, rows: pa.Table, *, run_id: str = "") 
     write_deltalake(current, rows, mode="append", commit_properties=properties)
     current = ensure_table(store, table)
     if current.version() % _COMPACT_EVERY == 0:
-        current.optimize.compact()
+        # Another process that rewrote the files at this moment is no reason to append the rows again.
+        with suppress(CommitFailedError):
+            current.optimize.compact()
     return int(current.version())
