@@ -9,6 +9,8 @@ _DIGITS: Final = re.compile(r"\d+(?:[.,’']\d+)*")
 _THOUSANDS: Final = re.compile(r"\d{1,3}(?:[,’']\d{3})+(?:\.\d+)?")
 _ONES: Final = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 _TEENS: Final = [
+    "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+]  # fmt: skip
     "ten",
     "eleven",
     "twelve",
