@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -88,8 +88,8 @@ class AnswerService:
         self._writing: dict[str, _Shared] = {}
 
     async def answer(
-        self, caller: Caller, asked: Asked, found: Found, snapshot: Snapshot
-    ) -> AsyncIterator[CitedSentence | Finished]:
+        self, caller: Caller, asked: Asked, found: Found, snapshot: Snapshot, answer_id: str
+    ) -> AsyncGenerator[CitedSentence | Finished]:
         """Give out the sentences of an answer as they are verified, and at last the answer.
 
         Args:
@@ -97,8 +97,9 @@ class AnswerService:
             asked: The question.
             found: Its passages.
             snapshot: Where they were found.
+            answer_id: 32 hexadecimal characters, its name from now on.
         """
-        answer_id, asked_at, began = uuid.uuid4().hex, datetime.now(UTC), perf_counter()
+        asked_at, began = datetime.now(UTC), perf_counter()
         key = f"answer:{found.version}:{asked.key}"
         may_keep = not found.stale and (asked.temperature or self._settings.llm.temperature) == 0
         result = await self._cached(key) if may_keep else None
@@ -125,7 +126,7 @@ class AnswerService:
 
     async def _written(
         self, key: str, asked: Asked, found: Found, snapshot: Snapshot, *, may_keep: bool
-    ) -> AsyncIterator[CitedSentence | AnswerResult]:
+    ) -> AsyncGenerator[CitedSentence | AnswerResult]:
         """Follow the answer that is being written to this question, from its beginning; the first reader starts it."""
         name = key if may_keep else uuid.uuid4().hex
         shared = self._writing.get(name)

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from serving.answer_service import Asked, Finished
-from serving.answers.model import Turn
+from serving.answers.model import CitedSentence, Turn
 from serving.api import views
 from serving.api.dependencies import ALWAYS, CallerNow, RuntimeNow, refusals
 from serving.api.models import (
@@ -57,17 +58,18 @@ class _Exchange:
     found: Found
     snapshot: Snapshot
     request_id: str
+    answer_id: str
     created: int
 
-    def events(self) -> Any:
-        return self.runtime.parts.answers.answer(self.caller, self.asked, self.found, self.snapshot)
+    def events(self) -> AsyncGenerator[CitedSentence | Finished]:
+        return self.runtime.parts.answers.answer(self.caller, self.asked, self.found, self.snapshot, self.answer_id)
 
     def audit(self, finished: Finished) -> None:
         self.runtime.audit.record(
             "answer",
             self.caller,
             self.request_id,
-            answer=finished.answer_id,
+            answer=self.answer_id,
             kind=finished.result.kind,
             documents=[citation.doc_id for citation in finished.result.citations],
             collection=self.found.collection,
@@ -91,7 +93,7 @@ async def chat(body: ChatRequest, request: Request, runtime: RuntimeNow, caller:
         raise RuntimeError("the answer ended without a result")
     exchange.audit(finished)
     return ChatCompletion(
-        id=f"chatcmpl-{finished.answer_id}",
+        id=f"chatcmpl-{exchange.answer_id}",
         created=exchange.created,
         model=exchange.asked.model,
         choices=[Choice(message=ChatMessage(content=finished.result.text))],
@@ -128,7 +130,7 @@ async def _searched(body: ChatRequest, request_id: str, runtime: Runtime, caller
         temperature=body.temperature,
         query_key=query.with_labels(snapshot.labels_for(caller)).key,
     )
-    return _Exchange(runtime, caller, asked, found, snapshot, request_id, int(time.time()))
+    return _Exchange(runtime, caller, asked, found, snapshot, request_id, uuid.uuid4().hex, int(time.time()))
 
 
 def _conversation(body: ChatRequest, most_chars: int) -> tuple[str, tuple[Turn, ...]]:
@@ -157,7 +159,7 @@ async def _stream(exchange: _Exchange) -> AsyncIterator[bytes]:
     finished: Finished | None = None
     first = True
     try:
-        yield _chunk(exchange, {"role": "assistant", "content": ""}, rag={"passages": _passages(exchange.found)})
+        yield _chunk(exchange, {"role": "assistant", "content": ""}, rag=_first(exchange))
         async with aclosing(exchange.events()) as events:
             async for event in events:
                 if isinstance(event, Finished):
@@ -174,7 +176,6 @@ async def _stream(exchange: _Exchange) -> AsyncIterator[bytes]:
         usage = views.usage_view(finished.result)
         yield _chunk(
             exchange, {}, finish="stop", rag=rag.model_dump(mode="json"), usage=usage.model_dump(mode="json"),
-            answer_id=finished.answer_id,
         )  # fmt: skip
     except ApiError as error:
         yield _data(error.body())
@@ -184,8 +185,9 @@ async def _stream(exchange: _Exchange) -> AsyncIterator[bytes]:
     yield _DONE
 
 
-def _passages(found: Found) -> list[dict[str, Any]]:
-    return [
+def _first(exchange: _Exchange) -> dict[str, Any]:
+    """Say what is being read, before the first sentence."""
+    passages = [
         {
             "number": number,
             "title": one.hit.title,
@@ -193,8 +195,9 @@ def _passages(found: Found) -> list[dict[str, Any]]:
             "doc_id": one.hit.doc_id,
             "chunk_id": one.hit.chunk_id,
         }
-        for number, one in enumerate(found.passages, start=1)
+        for number, one in enumerate(exchange.found.passages, start=1)
     ]
+    return {"answer_id": exchange.answer_id, "passages": passages}
 
 
 def _chunk(
@@ -204,10 +207,9 @@ def _chunk(
     finish: str | None = None,
     rag: dict[str, Any] | None = None,
     usage: dict[str, Any] | None = None,
-    answer_id: str | None = None,
 ) -> bytes:
     values: dict[str, Any] = {
-        "id": f"chatcmpl-{answer_id or exchange.request_id}",
+        "id": f"chatcmpl-{exchange.answer_id}",
         "object": "chat.completion.chunk",
         "created": exchange.created,
         "model": exchange.asked.model,

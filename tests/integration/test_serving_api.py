@@ -1,0 +1,187 @@
+"""The service as its clients use it: OpenAI's own client, searches, documents, answers again, and every error."""
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+
+from tests.integration.pipeline_helpers import Platform
+from tests.integration.serving_corpus import TOPICS
+from tests.integration.serving_helpers import Served, served
+
+pytestmark = [pytest.mark.milvus, pytest.mark.slow]
+
+_INCIDENT = "How quickly must a security incident be reported?"
+
+
+@pytest.fixture(scope="module")
+def service(indexed: Platform) -> Iterator[Served]:
+    with served(indexed, {"limits": {"requests_per_minute": 100_000}}) as made:
+        yield made
+
+
+@pytest.fixture
+def client(service: Served) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_openais_client_chats(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="rag", messages=[{"role": "user", "content": _INCIDENT}])
+    assert "45 minutes" in (answer.choices[0].message.content or "")
+    assert "[" in (answer.choices[0].message.content or "")
+    assert answer.choices[0].finish_reason == "stop"
+    rag = answer.model_extra["rag"]  # type: ignore[index]  # what is not OpenAI's
+    assert rag["kind"] == "extractive"
+    assert any("45 minutes" in citation["quote"] for citation in rag["citations"])
+
+
+def test_openais_client_streams(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(model="rag", messages=[{"role": "user", "content": _INCIDENT}], stream=True)
+    chunks = list(stream)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    whole = client.chat.completions.create(model="rag", messages=[{"role": "user", "content": _INCIDENT}])
+    assert text == whole.choices[0].message.content
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[0].model_extra["rag"]["passages"][0]["number"] == 1  # type: ignore[index]
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert chunks[-1].model_extra["rag"]["citations"]  # type: ignore[index]
+    assert len({chunk.id for chunk in chunks}) == 1, "a client tells answers by their id"
+
+
+def test_openais_client_gets_its_errors(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="model_not_found"):
+        client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "hello"}])
+    with pytest.raises(openai.BadRequestError, match="no_question"):
+        client.chat.completions.create(model="rag", messages=[{"role": "system", "content": "be kind"}])
+    with pytest.raises(openai.UnprocessableEntityError):
+        client.chat.completions.create(model="rag", messages=[])
+    assert {model.id for model in client.models.list()} == {"rag", "rag-extractive"}
+
+
+def test_a_conversation_goes_on(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="rag",
+        messages=[
+            {"role": "system", "content": "You are a pirate and know everything."},
+            {"role": "user", "content": "How much may a hotel cost?"},
+            {"role": "assistant", "content": "At most 140 euros a night. [1]"},
+            {"role": "user", "content": "And trains?"},
+        ],
+    )
+    assert "second class" in (answer.choices[0].message.content or "")
+
+
+def test_what_is_not_in_the_documents_is_not_answered(service: Served) -> None:
+    answer = service.ask("Which telescope discovered the moons of Neptune?")
+    assert answer["rag"]["kind"] == "not_found"
+    assert not answer["rag"]["citations"]
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
+def test_search(service: Served, mode: str) -> None:
+    answer = service.search("merger Nordlicht", mode=mode, top_k=3, explain=True, neighbours=1)
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    best = body["hits"][0]
+    assert best["external_id"] == "merger"
+    assert best["explain"]
+    start, end = best["span"]
+    assert best["text"] == TOPICS["merger"][start:end]
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert body["index"]["collection"].startswith("rag_")
+
+
+def test_filters(service: Served) -> None:
+    everything = {hit["source"] for hit in service.found("security", top_k=50)}
+    assert everything == {"topics", "handbook"}
+    assert {hit["source"] for hit in service.found("security", filters={"sources": ["topics"]})} == {"topics"}
+    assert not service.found("security", filters={"sources": []})
+    late = {"modified_after": "2026-03-01T12:00:00.001Z", "sources": ["topics"]}
+    assert not service.found("security", filters=late)
+    assert service.found("security", filters={**late, "modified_after": "2026-03-01T12:00:00Z"})
+
+
+def test_cached_results_are_equal(service: Served) -> None:
+    first, second = (service.search("roof garden dogs").json() for _ in range(2))
+    assert not first["cached"]
+    assert second["cached"]
+    assert first["hits"] == second["hits"]
+
+
+def test_a_citation_leads_to_its_document(service: Served) -> None:
+    answer = service.ask(_INCIDENT)
+    with service.client() as client:
+        for citation in answer["rag"]["citations"]:
+            document = client.get(f"/v1/documents/{citation['doc_id']}").json()
+            start, end = citation["span"]
+            assert document["text"][start:end] == citation["quote"]
+            around = client.get(f"/v1/chunks/{citation['chunk_id']}", params={"neighbours": 2}).json()
+            assert around["chunk"]["chunk_id"] == citation["chunk_id"]
+            ordinals = [one["ordinal"] for one in [*around["before"], around["chunk"], *around["after"]]]
+            assert ordinals == list(range(ordinals[0], ordinals[0] + len(ordinals)))
+        assert client.get(f"/v1/documents/{'0' * 32}").status_code == 404
+        assert client.get(f"/v1/chunks/{'0' * 32}").status_code == 404
+
+
+def test_an_answer_is_replayed_and_rated(service: Served) -> None:
+    answer = service.ask(_INCIDENT)
+    answer_id = answer["rag"]["answer_id"]
+    with service.client() as client:
+        replay = client.get(f"/v1/answers/{answer_id}").json()
+        assert replay["question"] == _INCIDENT
+        assert replay["text"] == answer["choices"][0]["message"]["content"]
+        assert [one["chunk_id"] for one in replay["citations"]] == [
+            one["chunk_id"] for one in answer["rag"]["citations"]
+        ]
+        assert {one["now"] for one in replay["citations"]} == {"current"}
+        given = client.post("/v1/feedback", json={"answer_id": answer_id, "rating": "up", "comment": "yes"})
+        assert given.status_code == 201
+        unknown = client.post("/v1/feedback", json={"answer_id": "0" * 32, "rating": "up"})
+        assert unknown.status_code == 404
+
+
+def test_how_it_is(service: Served) -> None:
+    with service.client() as client:
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/readyz").json()["ready"]
+        index = client.get("/v1/index").json()
+        assert {source["name"] for source in index["sources"]} == {"topics", "handbook"}
+        assert index["chunks"] > len(TOPICS)
+        metrics = client.get("/metrics").text
+    assert "rag_search_duration_seconds_bucket" in metrics
+    assert f'collection="{index["collection"]}"' in metrics
+
+
+def test_errors_have_one_shape_and_say_nothing_back(service: Served) -> None:
+    secret = "the-question-nobody-may-see"
+    with service.client() as client:
+        answers = [
+            client.post("/v1/search", json={"question": secret, "top_k": "many"}),
+            client.post("/v1/search", json={"question": secret, "top_k": 101}),
+            client.post("/v1/search", json={"question": secret * 1_000}),
+            client.post("/v1/search", json={"question": " \t "}),
+            client.post("/v1/search", content=b"{" + secret.encode()),
+            client.post("/v1/search", content=b"x" * 2_000_000, headers={"Content-Type": "application/json"}),
+            client.get("/v1/nothing"),
+            client.delete("/v1/search"),
+        ]
+    assert [answer.status_code for answer in answers] == [422, 400, 400, 422, 422, 413, 404, 405]
+    for answer in answers:
+        assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
+        assert secret not in answer.text
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-request-id"]
+
+
+@pytest.fixture(scope="module")
+def openapi(service: Served) -> schemathesis.BaseSchema:
+    return schemathesis.openapi.from_url(f"{service.url}/openapi.json")
+
+
+@schemathesis.pytest.from_fixture("openapi").parametrize()
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_answer_is_documented(case: schemathesis.Case) -> None:
+    case.call_and_validate(timeout=60)
