@@ -11,17 +11,6 @@ _ONES: Final = ["one", "two", "three", "four", "five", "six", "seven", "eight", 
 _TEENS: Final = [
     "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 ]  # fmt: skip
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
 _TENS: Final = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _WORDS: Final = {
     **{word: value for value, word in enumerate([*_ONES, *_TEENS], start=1)},
