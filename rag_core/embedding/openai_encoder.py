@@ -5,8 +5,6 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +13,7 @@ from rag_core.config import EmbeddingConfig
 from rag_core.embedding.encoder import EmbedStats, Kind, OnBatch, unit_rows
 from rag_core.embedding.model import ModelSpec
 from rag_core.errors import ConfigError, PermanentError, TransientError
+from rag_core.retry_after import retry_after_s
 
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 60.0
@@ -101,7 +100,7 @@ class OpenAIEncoder:
                 if not _may_pass(error):
                     raise PermanentError(self._sentence(error)) from error
                 failure: APIError = error
-                wait_s = _retry_after(error.response.headers) or _back_off(attempt)
+                wait_s = retry_after_s(error.response.headers) or _back_off(attempt)
             except APIConnectionError as error:
                 failure, wait_s = error, _back_off(attempt)
             except (APIError, ValueError) as error:
@@ -149,23 +148,6 @@ def _may_pass(error: Any) -> bool:
 def _back_off(attempt: int) -> float:
     longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt)
     return random.uniform(longest / 2, longest)
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Return the seconds that the endpoint asks to wait, from `retry-after-ms` or either form of `Retry-After`."""
-    value = headers.get("retry-after-ms")
-    if value is not None and value.replace(".", "", 1).isdigit():
-        return float(value) / 1000
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    if value.replace(".", "", 1).isdigit():
-        return float(value)
-    try:
-        until = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 def _tokens(response: Any) -> int:

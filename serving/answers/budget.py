@@ -1,0 +1,51 @@
+"""Tokens of the language model that this process may still use today (UTC)."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+
+_BYTES_PER_TOKEN = 4  # of English text; of other scripts a token is fewer characters, but these have more bytes each
+
+
+def estimated_tokens(text: str) -> int:
+    """Estimate the tokens of a text; for bounds, not for bills."""
+    return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
+
+
+class TokenBudget:
+    """Reservations and what was really used; used from one event loop.
+
+    Args:
+        tokens_per_day: None: no bound.
+        today: Given by tests only.
+    """
+
+    def __init__(
+        self, tokens_per_day: int | None, *, today: Callable[[], date] = lambda: datetime.now(UTC).date()
+    ) -> None:
+        self._most = tokens_per_day
+        self._today = today
+        self._day = today()
+        self._used = 0
+
+    @property
+    def used(self) -> int:
+        """Tokens used or reserved today."""
+        self._turn()
+        return self._used
+
+    def reserve(self, tokens: int) -> bool:
+        """Set tokens aside before a request, so that requests at once do not spend the same ones; False: too few."""
+        self._turn()
+        if self._most is not None and self._used + tokens > self._most:
+            return False
+        self._used += tokens
+        return True
+
+    def settle(self, reserved: int, used: int) -> None:
+        """Put what was really used in the place of a reservation."""
+        self._turn()
+        self._used = max(0, self._used + used - reserved)
+
+    def _turn(self) -> None:
+        if (today := self._today()) != self._day:
+            self._day, self._used = today, 0

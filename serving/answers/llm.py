@@ -1,0 +1,260 @@
+"""The language model: any endpoint that speaks OpenAI's chat protocol, asked to stream, and every way it can fail."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from rag_core.config_serving import LlmConfig
+from rag_core.errors import ConfigError
+from rag_core.retry_after import retry_after_s
+from serving.answers.budget import TokenBudget, estimated_tokens
+from serving.observability.metrics import Metrics
+
+if TYPE_CHECKING:
+    from openai import AsyncStream
+
+Reason = Literal["timeout", "unavailable", "rate_limited", "refused", "garbage", "broken_off", "budget"]
+
+_NO_KEY: Final = "none"  # the client insists on a key; endpoints without authentication ignore it
+_FIRST_WAIT_S: Final = 0.25
+_USAGE_S: Final = 2.0  # how long the counts of tokens are waited for after the last word
+_CHARS_PER_TOKEN: Final = 32  # an answer that is longer than its tokens can be comes from no language model
+_RETRIED: Final = frozenset({"unavailable", "rate_limited"})
+
+
+class LlmFailure(Exception):
+    """The language model gave no answer, or no more of it.
+
+    Attributes:
+        reason: Why, as `AnswerResult.degraded` says it.
+    """
+
+    def __init__(self, reason: Reason, *, wait_s: float | None = None, final: bool = False) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+        self.wait_s = wait_s
+        self.may_pass = reason in _RETRIED and not final
+
+
+@dataclass
+class Usage:
+    """What an answer took; filled in while it is written. Estimated where the endpoint does not say.
+
+    Attributes:
+        prompt_tokens: Read.
+        completion_tokens: Written.
+        is_cut: Whether the answer ended because it had grown too long.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    is_cut: bool = False
+
+
+class Llm:
+    """A client of the endpoint; made once, used by all requests of an event loop.
+
+    Raises:
+        ConfigError: The address cannot be used.
+    """
+
+    def __init__(self, config: LlmConfig, metrics: Metrics) -> None:
+        from openai import AsyncOpenAI, OpenAIError
+
+        self._config = config
+        self._metrics = metrics
+        self._budget = TokenBudget(config.tokens_per_day)
+        key = config.api_key.get_secret_value() if config.api_key else ""
+        try:
+            self._client = AsyncOpenAI(
+                base_url=config.base_url, api_key=key or _NO_KEY, timeout=config.timeout_s, max_retries=0
+            )
+        except (OpenAIError, ValueError) as error:
+            raise ConfigError(f"serving.llm.base_url: {config.base_url!r} cannot be used: {error}") from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def write(
+        self, messages: Sequence[dict[str, str]], usage: Usage, *, max_tokens: int | None, temperature: float | None
+    ) -> AsyncGenerator[str, None]:
+        """Have an answer written, and yield it piece by piece. Closing the generator ends the request.
+
+        Args:
+            messages: Of the conversation.
+            usage: Filled in.
+            max_tokens: Bound of the answer, within the configured one; None: that.
+            temperature: None: as configured.
+
+        Raises:
+            LlmFailure: After `Usage` was filled in with what is known.
+        """
+        longest = min(max_tokens or self._config.max_tokens, self._config.max_tokens)
+        asked = sum(estimated_tokens(message["content"]) for message in messages)
+        if not self._budget.reserve(asked + longest):
+            self._metrics.llm_errors.labels("budget").inc()
+            raise LlmFailure("budget")
+        written = 0
+        try:
+            request = {
+                "messages": list(messages),
+                "max_tokens": longest,
+                "temperature": self._config.temperature if temperature is None else temperature,
+            }
+            async for piece in self._pieces(request, usage, most_chars=longest * _CHARS_PER_TOKEN):
+                written += estimated_tokens(piece)
+                yield piece
+        except LlmFailure as failure:
+            self._metrics.llm_errors.labels(failure.reason).inc()
+            raise
+        finally:
+            usage.prompt_tokens = usage.prompt_tokens or asked
+            usage.completion_tokens = usage.completion_tokens or written
+            self._budget.settle(asked + longest, usage.prompt_tokens + usage.completion_tokens)
+            self._metrics.llm_tokens.labels("prompt").inc(usage.prompt_tokens)
+            self._metrics.llm_tokens.labels("completion").inc(usage.completion_tokens)
+
+    async def _pieces(self, request: dict[str, Any], usage: Usage, *, most_chars: int) -> AsyncGenerator[str, None]:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        ends, first_by = began + self._config.timeout_s, began + self._config.first_token_s
+        stream, piece = await self._begun(request, usage, min(ends, first_by))
+        try:
+            self._metrics.first_token_seconds.observe(clock() - began)
+            chars, finish = 0, piece.finish
+            while True:
+                chars += len(piece.text)
+                if chars > most_chars:
+                    raise LlmFailure("garbage")
+                if piece.text:
+                    yield piece.text
+                finish = piece.finish or finish
+                # What comes after the last word are counts, which are not worth a long wait nor an error.
+                try:
+                    async with asyncio.timeout_at(min(ends, clock() + _USAGE_S) if finish else ends):
+                        piece = await _next(stream, usage)
+                except (TimeoutError, LlmFailure) as error:
+                    if finish:
+                        break
+                    raise _later(error) from error
+                except StopAsyncIteration:
+                    break
+            if not finish:
+                raise LlmFailure("broken_off")
+            usage.is_cut = finish != "stop"
+        finally:
+            await stream.close()
+
+    async def _begun(
+        self, request: dict[str, Any], usage: Usage, first_by: float
+    ) -> tuple["AsyncStream[Any]", "_Piece"]:
+        """Send the request until an answer begins, some times; return its stream and its first words."""
+        clock = asyncio.get_running_loop().time
+        for attempt in range(self._config.max_retries + 1):
+            try:
+                async with asyncio.timeout_at(first_by):
+                    return await self._first(request, usage)
+            except TimeoutError as error:
+                raise LlmFailure("timeout") from error
+            except LlmFailure as failure:
+                wait_s = failure.wait_s if failure.wait_s is not None else _back_off(attempt)
+                if not failure.may_pass or attempt == self._config.max_retries or clock() + wait_s >= first_by:
+                    raise
+            await asyncio.sleep(wait_s)
+        raise AssertionError("the last try returns or raises")
+
+    async def _first(self, request: dict[str, Any], usage: Usage) -> tuple["AsyncStream[Any]", "_Piece"]:
+        from openai import APIError
+
+        try:
+            stream = await self._client.chat.completions.create(
+                model=self._config.model, stream=True, stream_options={"include_usage": True}, **request
+            )
+        except (APIError, ValueError) as error:
+            raise _failure(error) from error
+        try:
+            while True:
+                piece = await _next(stream, usage)
+                if piece.text.strip():
+                    return stream, piece
+                if piece.finish:
+                    raise LlmFailure("refused" if piece.finish == "content_filter" else "garbage")
+        except StopAsyncIteration as error:
+            await stream.close()
+            raise LlmFailure("garbage") from error
+        except BaseException:
+            await stream.close()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some words, perhaps none, and why the answer ends here, if it does."""
+
+    text: str
+    finish: str
+
+
+async def _next(stream: "AsyncStream[Any]", usage: Usage) -> _Piece:
+    """Read on.
+
+    Raises:
+        StopAsyncIteration: The stream is over.
+        LlmFailure: It broke, or is not what the protocol says.
+    """
+    from openai import APIError
+
+    try:
+        chunk = await stream.__anext__()
+        # Responses are not validated by the client: a field may be missing, or anything.
+        if chunk.usage is not None:
+            usage.prompt_tokens = max(0, int(chunk.usage.prompt_tokens))
+            usage.completion_tokens = max(0, int(chunk.usage.completion_tokens))
+        if not chunk.choices:
+            return _Piece("", "")
+        choice = chunk.choices[0]
+        text = (
+            choice.delta.content if choice.delta is not None else None
+        )  # calls of tools are not read: none is offered
+        if text is not None and not isinstance(text, str):
+            raise LlmFailure("garbage")
+        return _Piece(text or "", str(choice.finish_reason or ""))
+    except (APIError, ValueError, TypeError, AttributeError, LookupError) as error:
+        raise _failure(error) from error
+
+
+def _failure(error: Exception) -> LlmFailure:
+    from openai import APIConnectionError, APIError, APIResponseValidationError, APIStatusError, APITimeoutError
+
+    if isinstance(error, APIStatusError):
+        if error.status_code == 429:
+            # `insufficient_quota` is sent as 429 too, but waiting does not pay the bill.
+            final = error.code == "insufficient_quota"
+            return LlmFailure("rate_limited", wait_s=retry_after_s(error.response.headers), final=final)
+        if error.status_code >= 500 or error.status_code == 408:
+            return LlmFailure("unavailable", wait_s=retry_after_s(error.response.headers))
+        return LlmFailure("refused")
+    if isinstance(error, APITimeoutError):
+        return LlmFailure("timeout")
+    if isinstance(error, APIConnectionError):
+        return LlmFailure("unavailable")
+    if isinstance(error, APIError) and not isinstance(error, APIResponseValidationError):
+        return LlmFailure("unavailable")  # an error that was sent in the stream
+    return LlmFailure("garbage")
+
+
+def _later(error: Exception) -> LlmFailure:
+    """Say of a failure that it came after the first word."""
+    if isinstance(error, TimeoutError):
+        return LlmFailure("timeout")
+    if isinstance(error, LlmFailure) and error.reason == "unavailable":
+        return LlmFailure("broken_off")
+    return error if isinstance(error, LlmFailure) else LlmFailure("garbage")
+
+
+def _back_off(attempt: int) -> float:
+    longest = _FIRST_WAIT_S * 2**attempt
+    return random.uniform(longest / 2, longest)
