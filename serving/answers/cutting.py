@@ -46,7 +46,8 @@ class SentenceCutter:
             if end is None:
                 return None
             if marked or self._is_end(match):
-                return end
+                # A line break belongs to what begins on the new line, which is how a list stays one.
+                return end if marked or match[0] != "\n" else match.start()
             self._from = match.end()
         return None
 

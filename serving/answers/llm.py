@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -24,7 +25,7 @@ _CHARS_PER_TOKEN: Final = 32  # an answer that is longer than its tokens can be 
 _RETRIED: Final = frozenset({"unavailable", "rate_limited"})
 
 
-class LlmFailure(Exception):
+class LlmError(Exception):
     """The language model gave no answer, or no more of it.
 
     Attributes:
@@ -90,13 +91,13 @@ class Llm:
             temperature: None: as configured.
 
         Raises:
-            LlmFailure: After `Usage` was filled in with what is known.
+            LlmError: After `Usage` was filled in with what is known.
         """
         longest = min(max_tokens or self._config.max_tokens, self._config.max_tokens)
         asked = sum(estimated_tokens(message["content"]) for message in messages)
         if not self._budget.reserve(asked + longest):
             self._metrics.llm_errors.labels("budget").inc()
-            raise LlmFailure("budget")
+            raise LlmError("budget")
         written = 0
         try:
             request = {
@@ -104,14 +105,15 @@ class Llm:
                 "max_tokens": longest,
                 "temperature": self._config.temperature if temperature is None else temperature,
             }
-            async for piece in self._pieces(request, usage, most_chars=longest * _CHARS_PER_TOKEN):
-                written += estimated_tokens(piece)
-                yield piece
-        except LlmFailure as failure:
-            self._metrics.llm_errors.labels(failure.reason).inc()
+            async with aclosing(self._pieces(request, usage, most_chars=longest * _CHARS_PER_TOKEN)) as pieces:
+                async for piece in pieces:
+                    written += estimated_tokens(piece)
+                    yield piece
+        except LlmError as error:
+            self._metrics.llm_errors.labels(error.reason).inc()
             raise
         finally:
-            usage.prompt_tokens = usage.prompt_tokens or asked
+            usage.prompt_tokens = usage.prompt_tokens or (asked if written else 0)
             usage.completion_tokens = usage.completion_tokens or written
             self._budget.settle(asked + longest, usage.prompt_tokens + usage.completion_tokens)
             self._metrics.llm_tokens.labels("prompt").inc(usage.prompt_tokens)
@@ -128,22 +130,23 @@ class Llm:
             while True:
                 chars += len(piece.text)
                 if chars > most_chars:
-                    raise LlmFailure("garbage")
+                    raise LlmError("garbage")
                 if piece.text:
                     yield piece.text
                 finish = piece.finish or finish
                 # What comes after the last word are counts, which are not worth a long wait nor an error.
                 try:
                     async with asyncio.timeout_at(min(ends, clock() + _USAGE_S) if finish else ends):
-                        piece = await _next(stream, usage)
-                except (TimeoutError, LlmFailure) as error:
+                        following = await _next(stream, usage)
+                except (TimeoutError, LlmError) as error:
                     if finish:
                         break
                     raise _later(error) from error
-                except StopAsyncIteration:
+                if following is None:
                     break
+                piece = following
             if not finish:
-                raise LlmFailure("broken_off")
+                raise LlmError("broken_off")
             usage.is_cut = finish != "stop"
         finally:
             await stream.close()
@@ -158,10 +161,10 @@ class Llm:
                 async with asyncio.timeout_at(first_by):
                     return await self._first(request, usage)
             except TimeoutError as error:
-                raise LlmFailure("timeout") from error
-            except LlmFailure as failure:
-                wait_s = failure.wait_s if failure.wait_s is not None else _back_off(attempt)
-                if not failure.may_pass or attempt == self._config.max_retries or clock() + wait_s >= first_by:
+                raise LlmError("timeout") from error
+            except LlmError as error:
+                wait_s = error.wait_s if error.wait_s is not None else _back_off(attempt)
+                if not error.may_pass or attempt == self._config.max_retries or clock() + wait_s >= first_by:
                     raise
             await asyncio.sleep(wait_s)
         raise AssertionError("the last try returns or raises")
@@ -174,17 +177,14 @@ class Llm:
                 model=self._config.model, stream=True, stream_options={"include_usage": True}, **request
             )
         except (APIError, ValueError) as error:
-            raise _failure(error) from error
+            raise _error(error) from error
         try:
-            while True:
-                piece = await _next(stream, usage)
+            while (piece := await _next(stream, usage)) is not None:
                 if piece.text.strip():
                     return stream, piece
-                if piece.finish:
-                    raise LlmFailure("refused" if piece.finish == "content_filter" else "garbage")
-        except StopAsyncIteration as error:
-            await stream.close()
-            raise LlmFailure("garbage") from error
+                if piece.finish == "content_filter":
+                    raise LlmError("refused")
+            raise LlmError("garbage")
         except BaseException:
             await stream.close()
             raise
@@ -198,61 +198,60 @@ class _Piece:
     finish: str
 
 
-async def _next(stream: "AsyncStream[Any]", usage: Usage) -> _Piece:
-    """Read on.
+async def _next(stream: "AsyncStream[Any]", usage: Usage) -> _Piece | None:
+    """Read on; None when the stream is over.
 
     Raises:
-        StopAsyncIteration: The stream is over.
-        LlmFailure: It broke, or is not what the protocol says.
+        LlmError: It broke, or is not what the protocol says.
     """
     from openai import APIError
 
     try:
-        chunk = await stream.__anext__()
-        # Responses are not validated by the client: a field may be missing, or anything.
+        chunk = await anext(stream, None)
+        if chunk is None:
+            return None
+        # The client does not validate what it reads: a field may be missing, or anything.
         if chunk.usage is not None:
-            usage.prompt_tokens = max(0, int(chunk.usage.prompt_tokens))
-            usage.completion_tokens = max(0, int(chunk.usage.completion_tokens))
+            usage.prompt_tokens = max(0, int(chunk.usage.prompt_tokens or 0))
+            usage.completion_tokens = max(0, int(chunk.usage.completion_tokens or 0))
         if not chunk.choices:
             return _Piece("", "")
         choice = chunk.choices[0]
         text = (
             choice.delta.content if choice.delta is not None else None
         )  # calls of tools are not read: none is offered
-        if text is not None and not isinstance(text, str):
-            raise LlmFailure("garbage")
-        return _Piece(text or "", str(choice.finish_reason or ""))
+        return _Piece("" if text is None else "".join([text]), str(choice.finish_reason or ""))  # TypeError: no text
     except (APIError, ValueError, TypeError, AttributeError, LookupError) as error:
-        raise _failure(error) from error
+        raise _error(error) from error
 
 
-def _failure(error: Exception) -> LlmFailure:
+def _error(error: Exception) -> LlmError:
     from openai import APIConnectionError, APIError, APIResponseValidationError, APIStatusError, APITimeoutError
 
     if isinstance(error, APIStatusError):
-        if error.status_code == 429:
-            # `insufficient_quota` is sent as 429 too, but waiting does not pay the bill.
-            final = error.code == "insufficient_quota"
-            return LlmFailure("rate_limited", wait_s=retry_after_s(error.response.headers), final=final)
-        if error.status_code >= 500 or error.status_code == 408:
-            return LlmFailure("unavailable", wait_s=retry_after_s(error.response.headers))
-        return LlmFailure("refused")
+        return _refusal(error.status_code, error.code, retry_after_s(error.response.headers))
     if isinstance(error, APITimeoutError):
-        return LlmFailure("timeout")
-    if isinstance(error, APIConnectionError):
-        return LlmFailure("unavailable")
+        return LlmError("timeout")
     if isinstance(error, APIError) and not isinstance(error, APIResponseValidationError):
-        return LlmFailure("unavailable")  # an error that was sent in the stream
-    return LlmFailure("garbage")
+        # Without a status: the connection failed, or the stream holds an error, which another try would meet again.
+        return LlmError("unavailable", final=not isinstance(error, APIConnectionError))
+    return LlmError("garbage")
 
 
-def _later(error: Exception) -> LlmFailure:
+def _refusal(status: int, code: str | None, wait_s: float | None) -> LlmError:
+    if status == 429:
+        # `insufficient_quota` is sent as 429 too, but waiting does not pay the bill.
+        return LlmError("rate_limited", wait_s=wait_s, final=code == "insufficient_quota")
+    return LlmError("unavailable", wait_s=wait_s) if status >= 500 or status == 408 else LlmError("refused")
+
+
+def _later(error: Exception) -> LlmError:
     """Say of a failure that it came after the first word."""
     if isinstance(error, TimeoutError):
-        return LlmFailure("timeout")
-    if isinstance(error, LlmFailure) and error.reason == "unavailable":
-        return LlmFailure("broken_off")
-    return error if isinstance(error, LlmFailure) else LlmFailure("garbage")
+        return LlmError("timeout")
+    if isinstance(error, LlmError) and error.reason == "unavailable":
+        return LlmError("broken_off")
+    return error if isinstance(error, LlmError) else LlmError("garbage")
 
 
 def _back_off(attempt: int) -> float:

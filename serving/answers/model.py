@@ -19,9 +19,11 @@ class CitedSentence:
     """A sentence of an answer, given out as soon as it was verified.
 
     Attributes:
-        text: As it is shown, with its markers such as [1], and the mark of an unsupported one.
+        text: As it is shown, with its markers such as [1], and the mark of an unsupported one. Begins with a line
+            break where the sentence begins on a line of its own, such as an item of a list.
         citations: Numbers of the passages that it cites.
-        supported: Whether these say it.
+        supported: Whether these say it. "The documents found do not answer this question." is the service's own, and
+            supported without citations.
         support: 0 to 1.
     """
 
@@ -67,12 +69,13 @@ class AnswerResult:
     """A whole answer.
 
     Attributes:
-        text: All sentences with their markers.
+        text: All sentences with their markers, a space between them.
         sentences: In order.
         citations: By number; only what is cited.
         kind: generated (by a language model), extractive (quoted sentences), not_found (the documents do not say).
         degraded: Why no language model wrote it although one is configured: timeout, unavailable, rate_limited,
-            refused, garbage, broken_off, budget; empty otherwise.
+            refused, garbage, broken_off, budget, or unsupported (the passages supported nothing that it wrote). Of a
+            generated answer: why it ends early, timeout or broken_off. Empty otherwise.
         model: The language model; empty if none wrote it.
         prompt_tokens: That it read.
         completion_tokens: That it wrote.
