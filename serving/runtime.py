@@ -5,7 +5,7 @@ import logging
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 
-from rag_core import ids
+from rag_core.caching.redis_layout import store_id
 from rag_core.config import RagConfig
 from rag_core.errors import RagError
 from rag_core.index.client import IndexClient, connect
@@ -66,8 +66,7 @@ class Runtime:
         self.audit = AuditLog()
         self.records = Records(self.store, serving, self.metrics)
         self.freshness = FreshnessWatch(self.store, config, self.metrics)
-        # Names in a Redis that several stores share.
-        self.cache: Cache = make_cache(serving.cache, ids.digest(self.store.root)[:12], self.metrics)
+        self.cache: Cache = make_cache(serving.cache, store_id(self.store), self.metrics)
         self._parts: Parts | None = None
         self._problem: str | None = "starting"
         self._stack = AsyncExitStack()

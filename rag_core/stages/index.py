@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rag_core.caching.invalidation import caches_of
 from rag_core.generation import Generation
 from rag_core.index.client import IndexClient
 from rag_core.index.joined import joined_rows
@@ -83,13 +84,14 @@ def index_change(
         The ledger's change, and counts by partition in chunks.
 
     Raises:
-        TransientError: Milvus did not come to hold what it should, or something of a removed document is still found; a
-            further run repeats the difference.
+        TransientError: Milvus did not come to hold what it should, something of a removed document is still found, or
+            the cache of the service was not told of it; a further run repeats the difference.
     """
     tables = tables.of(generation)
     collection, model_fingerprint = generation.collection, generation.spec.fingerprint
-    journal = SyncJournal(tables.ledger.store, collection)
-    removals = Removals(tables.ledger.store, client, collection, run_id=run_id)
+    store = tables.ledger.store
+    journal = SyncJournal(store, collection)
+    removals = Removals(store, client, collection, run_id=run_id, caches=caches_of(generation.config, store))
     files: list[StagedFile] = []
     replaced: set[str] = set()
     counts: dict[str, Counts] = {}
@@ -109,7 +111,7 @@ def index_change(
         started = time.perf_counter()
         if difference.documents:
             rows = _ledger_rows(difference, key, model_fingerprint)
-            files += stage(tables.ledger.store, "index_partitions", rows, collection)
+            files += stage(store, "index_partitions", rows, collection)
             replaced.update(difference.known.intersection(difference.documents))
         counts[key] = _counts(difference, result)
         for name, value in {**result.seconds, "ledger": time.perf_counter() - started}.items():

@@ -9,11 +9,12 @@ from functools import reduce
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rag_core.caching.invalidation import caches_of
 from rag_core.index.client import IndexClient
 from rag_core.index.deleting import delete_rows
 from rag_core.index.journal import SyncJournal
 from rag_core.stages.common import anti_join
-from rag_core.stages.deletions import Removals, chunks_by_document
+from rag_core.stages.deletions import CacheInvalidation, Removals, chunks_by_document
 from rag_core.stages.publication import Generations
 from rag_core.tables.change import TableChange, commit
 from rag_core.tables.delta import TableSlice, lanes_of
@@ -39,7 +40,8 @@ def remove_from_kept(
         Receipts: documents times collections that they were removed from.
 
     Raises:
-        TransientError: Something of a removed document is still found; a further run tries again.
+        TransientError: Something of a removed document is still found, or the cache of the service was not told of it;
+            a further run tries again.
     """
     active = {generation.collection for generation in known.active}
     others = [
@@ -49,7 +51,8 @@ def remove_from_kept(
         return 0
     lanes = dict.fromkeys(generation.chunk_lane for generation in known.active)
     chunked = [TableSlice.newest(store, "chunks", partition_keys, lane=lane).read(["doc_id"]) for lane in lanes]
-    return sum(_remove_from(store, client, name, partition_keys, chunked, run_id=run_id) for name in others)
+    caches = caches_of(known.target.config, store)
+    return sum(_remove_from(store, client, name, partition_keys, chunked, caches, run_id=run_id) for name in others)
 
 
 def _remove_from(
@@ -58,10 +61,12 @@ def _remove_from(
     collection: str,
     partition_keys: Sequence[str],
     chunked: Sequence[pa.Table],
+    caches: CacheInvalidation | None,
     *,
     run_id: str,
 ) -> int:
-    removals, journal = Removals(store, client, collection, run_id=run_id), SyncJournal(store, collection)
+    removals = Removals(store, client, collection, run_id=run_id, caches=caches)
+    journal = SyncJournal(store, collection)
     ledger = TableSlice.newest(store, "index_partitions", partition_keys, lane=collection)
     rows = ledger.read(["partition_key", "doc_id", "chunk_id"])
     candidates = reduce(lambda left, right: anti_join(left, right, ["doc_id"]), chunked, rows)

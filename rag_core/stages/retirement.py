@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 import pyarrow.compute as pc
 from deltalake import CommitProperties
 
+from rag_core.caching.invalidation import caches_of
 from rag_core.config import RagConfig
 from rag_core.errors import TransientError
 from rag_core.freshness.look_files import LookFiles
 from rag_core.index.client import IndexClient
 from rag_core.partitions import all_partition_keys, source_of
 from rag_core.stages.absence import Absence
-from rag_core.stages.deletions import Removals, chunks_by_document
+from rag_core.stages.deletions import CacheInvalidation, Removals, chunks_by_document
 from rag_core.tables.delta import PARTITIONED, TableSlice, ensure_table, lanes_of, partition_values
 from rag_core.tables.store import Store
 
@@ -42,16 +43,17 @@ def retire(store: Store, config: RagConfig, client: IndexClient, *, run_id: str)
         The partitions that were removed.
 
     Raises:
-        TransientError: A collection still holds rows of one of them, or something of their documents is still found;
-            nothing was removed from the tables.
+        TransientError: A collection still holds rows of one of them, something of their documents is still found, or
+            the cache of the service was not told of them; nothing was removed from the tables.
     """
     keys = retired_partitions(store, config)
     if not keys:
         return []
     configured = {source.name for source in config.sources}
     taken_out = {key: _documents(store, key) for key in keys if source_of(key) not in configured}
+    caches = caches_of(config, store)
     done = [
-        _drop(store, client, collection, keys, taken_out, run_id=run_id)
+        _drop(store, client, collection, keys, taken_out, caches, run_id=run_id)
         for collection in lanes_of(store, "index_partitions")
         if client.has_collection(collection)
     ]
@@ -72,11 +74,12 @@ def _drop(
     collection: str,
     keys: Sequence[str],
     taken_out: Mapping[str, Mapping[str, Absence]],
+    caches: CacheInvalidation | None,
     *,
     run_id: str,
 ) -> Removals:
     """Drop partitions of a collection; receipts are written of the documents of those that were taken out."""
-    removals = Removals(store, client, collection, run_id=run_id)
+    removals = Removals(store, client, collection, run_id=run_id, caches=caches)
     for key in keys:
         if key in taken_out:
             ledger = TableSlice.newest(store, "index_partitions", (key,), lane=collection)

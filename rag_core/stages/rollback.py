@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pyarrow.compute as pc
 
+from rag_core.caching.invalidation import caches_of
 from rag_core.config import RagConfig
 from rag_core.errors import PermanentError
 from rag_core.faults import crash_point
@@ -111,7 +112,7 @@ def withdraw(store: Store, config: RagConfig, client: IndexClient, collection: s
     withdrawn = 0
     ok = TableSlice.newest(store, "documents").read(["doc_id", "access_label"], pc.field("status") == "ok")
     labels = dict(zip(ok["doc_id"].to_pylist(), ok["access_label"].to_pylist(), strict=True))
-    removals = Removals(store, client, collection, run_id=run_id)
+    removals = Removals(store, client, collection, run_id=run_id, caches=caches_of(config, store))
     for key in all_partition_keys(config):
         wrong: dict[str, list[str]] = {}
         for row in client.list_rows(collection, key, ["doc_id", "access_label"]):

@@ -116,9 +116,11 @@ class IndexHolder:
 
     @property
     def looked_at(self) -> float | None:
-        """Monotonic time of the last look that found all it looked for; None before the first."""
-        done = [step.done_at for step in (self._refreshing, self._following)]
-        return None if None in done else min(at for at in done if at is not None)
+        """Monotonic time at which versions and access labels of what is served were last read; None: never yet.
+
+        It goes on while Milvus is gone: what is cached under a version is right as long as versions are known.
+        """
+        return None if self._snapshot is None else self._snapshot.looked_at
 
     async def look(self) -> bool:
         """Look once, now; a look that fails keeps what is served and sets `problem`.

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
 from rag_core.errors import RagError
@@ -18,7 +17,6 @@ class Look:
         self._work = work
         self._lock = asyncio.Lock()
         self.problem: str | None = None
-        self.done_at: float | None = None
 
     async def take(self) -> bool:
         """Look; return whether anything changed."""
@@ -33,7 +31,6 @@ class Look:
                 self.problem = problem
                 return False
             self.problem = None
-            self.done_at = time.monotonic()
             return changed
 
 
