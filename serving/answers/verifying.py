@@ -23,7 +23,7 @@ _ENOUGH: Final = 0.8  # support by words from which nothing is embedded
 
 def is_refusal(sentence: str) -> bool:
     """Whether the language model says, in the words it was given for it, that the passages do not answer."""
-    return NOT_FOUND.rstrip(".").casefold() in _spaced(MARKER.sub(" ", sentence)).casefold()
+    return _spaced(MARKER.sub(" ", sentence)).lstrip("\"'*").casefold().startswith(NOT_FOUND.rstrip(".").casefold())
 
 
 class Verifier:
@@ -39,9 +39,10 @@ class Verifier:
     async def check(self, sentence: str) -> CitedSentence | None:
         """Verify a sentence.
 
-        Markers of passages that do not exist are removed. A sentence without one gets that of the passage that supports
-        it best, if any does. What discloses the rules, or leads to an address that no passage holds, is dropped
-        whatever the settings say: the first is nobody's business, the second may carry data away.
+        Markers of passages that do not exist are removed, and images become links. A sentence without a marker gets
+        that of the passage that supports it best, if any does. What discloses the rules, or leads to an address that no
+        passage holds, is dropped whatever the settings say: the first is nobody's business, the second may carry data
+        away.
 
         Args:
             sentence: As it was written, with markers, line break before it included.
@@ -49,7 +50,7 @@ class Verifier:
         Returns:
             The sentence as it may be given out, markers at its end; None if it is dropped, or says nothing.
         """
-        claim = _spaced(MARKER.sub(" ", sentence))
+        claim = _spaced(MARKER.sub(" ", sentence)).replace("![", "[")  # a page might load an image, and tell who reads
         if not any(character.isalnum() for character in claim):
             return None
         if self._discloses(claim) or foreign_addresses(claim, self._material.evidence):
