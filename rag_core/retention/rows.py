@@ -4,7 +4,7 @@ Everything else is kept by need, not by age: what is served, and lanes and colle
 versions and files of tables (`rag_core.tables.maintenance`), work files and pages (`rag_core.retention.leftovers`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -38,7 +38,7 @@ def remove_expired(store: Store, config: RagConfig, *, now: datetime, run_id: st
 
     What is derived from rows that stay does not change: no latency, error budget, gate, verdict, rollback or open
     alert. A crash leaves the tables behind it as they were; the next run goes on. Changes go before passes and results
-    after their failing rows, since the former are read with the latter.
+    after their failing rows, since the former are read with the latter, and feedback before the answers it is about.
 
     Raises:
         TransientError: Another process rewrote the same files; a further run tries again.
@@ -53,6 +53,9 @@ def remove_expired(store: Store, config: RagConfig, *, now: datetime, run_id: st
         ("verdicts", expired_verdicts),
         ("deletions", _expired_receipts),
         ("published_index", _expired_manifests),
+        ("feedback", _older("given_at")),
+        ("answers", _older("asked_at")),
+        ("asked", _older("until")),
     )
     for table, rule in rules:
         where = rule(store, config, now)
@@ -67,6 +70,11 @@ def _delete(table: DeltaTable, name: str, where: str, run_id: str) -> int:
             f"table {name}: another process rewrote its files while old rows were removed; run it again ({error})"
         ) from error
     return int(done["num_deleted_rows"] or 0)
+
+
+def _older(column: str) -> Callable[[Store, RagConfig, datetime], str]:
+    """Make the rule of a table of the service: rows go by their age alone."""
+    return lambda _store, config, now: f"{column} < {quoted(now - timedelta(days=config.retention.answers_days))}"
 
 
 def _expired_receipts(store: Store, config: RagConfig, now: datetime) -> str:
