@@ -53,7 +53,7 @@ def commit_output(context: dg.OpExecutionContext, output: StageOutput) -> Commit
     # What the work took is kept with the commit: `rag plan` estimates from it.
     measured = json.dumps({"totals": output.totals, "seconds": output.seconds}, default=float)
     change = replace(output.change, metadata={**output.change.metadata, "measured": measured})
-    result = commit(change, run_id=context.run_id)
+    result = commit(change, run_id=context.run.run_id)
     output.after_commit()
     _log_summary(context, output, committed=result.committed)
     return Committed(output, result)

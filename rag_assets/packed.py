@@ -273,7 +273,7 @@ def _passes(context: dg.OpExecutionContext, progress: _Progress) -> list[Pass]:
 
 
 def _record(context: dg.OpExecutionContext, platform: PlatformResource, passes: Sequence[Pass]) -> None:
-    append_passes(platform.store, passes, run_id=context.run_id)
+    append_passes(platform.store, passes, run_id=context.run.run_id)
     ok = sum(one.outcome == "ok" for one in passes)
     context.log.info(f"{ok:,} of {len(passes):,} partitions are up to date")
 

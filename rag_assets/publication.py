@@ -92,7 +92,7 @@ def judged_index(
         if why:
             context.log.info(f"{known.target.collection} is judged: {why}")
             verdict = judge(
-                platform.store, known, client, run_id=context.run_id, on_progress=progress_of(context, "index_verdict")
+                platform.store, known, client, run_id=context.run.run_id, on_progress=progress_of(context, "index_verdict")
             )
             crash_point("index_verdict.before_commit")
             verdict = replace(verdict, report=report_path(verdict))
@@ -205,7 +205,7 @@ def _publish(
         _refresh_served(context, platform.store, known, client)
         verdict = newest_verdict(platform.store, known.target.collection)
         if verdict is not None and not verdict.passed:
-            raise _NotPublishedError(_refused(known, verdict), is_news=verdict.run_id == context.run_id)
+            raise _NotPublishedError(_refused(known, verdict), is_news=verdict.run_id == context.run.run_id)
         if why := why_judge(platform.store, known):
             raise _NotPublishedError(_unjudged(known, why))
         recall = verdict.ann_recall_at_10 if verdict else None
@@ -215,12 +215,12 @@ def _publish(
             known.target,
             client,
             choice=SearchChoice(json.dumps(dict(params), sort_keys=True), recall),
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             forced=context.run.tags.get(PUBLISH_AGAIN_TAG) == "allow",
         )
         if publication.manifest is None:
             raise _NotPublishedError(_not_published(known, publication))
-        removed = collect(platform.store, known, client, run_id=context.run_id)
+        removed = collect(platform.store, known, client, run_id=context.run.run_id)
         links = report_metadata(platform.store, platform.config, verdict.report if verdict else "")
         return _published(publication, removed, links)
 
@@ -230,7 +230,7 @@ def _refresh_served(context: dg.AssetExecutionContext, store: Store, known: Gene
     last = latest_manifest(store)
     if known.served is not None and last is not None:
         choice = SearchChoice(last.search_params, last.ann_recall_at_10)
-        served = publish(store, known.served, client, choice=choice, run_id=context.run_id)
+        served = publish(store, known.served, client, choice=choice, run_id=context.run.run_id)
         if served.incomplete:
             context.log.warning(f"{known.served.collection} is served and behind: {_waiting(served)}")
 

@@ -183,7 +183,7 @@ def index_group(
             model_fingerprint=generation.spec.fingerprint,
             config=generation.config.index,
         )
-        retired += retire(platform.store, platform.config, client, run_id=context.run_id)
+        retired += retire(platform.store, platform.config, client, run_id=context.run.run_id)
         checked = _gate(context, platform, _built(chunks, embeddings, known, generation))
         held.update(checked.held)
         passed.difference_update(checked.held)
@@ -192,15 +192,15 @@ def index_group(
             IndexTables(*tables),
             client,
             generation,
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             on_progress=progress_of(context, "index_partitions"),
         )
         lanes.append(commit_output(context, output))
-    remove_from_kept(platform.store, known, client, sorted(passed), run_id=context.run_id)
+    remove_from_kept(platform.store, known, client, sorted(passed), run_id=context.run.run_id)
     extra = {
         "collection": known.target.collection,
         "retired_partitions": ", ".join(retired) or "none",
-        **deletions_metadata(platform.store, context.run_id),
+        **deletions_metadata(platform.store, context.run.run_id),
     }
     return Group(keys, tuple(lanes), held, extra)
 
@@ -230,7 +230,7 @@ def _embed(
     """
     checked = _gate(context, platform, chunks.in_lane(generation.chunk_lane))
     chunks, current = chunks.of(*checked.passed), current.of(*checked.passed)
-    plan = plan_embeddings(chunks, current, generation, run_id=context.run_id)
+    plan = plan_embeddings(chunks, current, generation, run_id=context.run.run_id)
     metadata: dict[str, object] = {}
     asked = generation is not known.target or context.run.tags.get(REBUILD_TAG) == "allow"
     not_built = "" if asked else refusal(plan, known)
@@ -248,8 +248,8 @@ def _embed(
     if not_built:
         context.log.error(not_built)
         metadata[NOT_BUILT] = not_built
-        remove_manifest(platform.store, context.run_id)
-        plan = plan_embeddings(chunks.of(), current.of(), generation, run_id=context.run_id)
+        remove_manifest(platform.store, context.run.run_id)
+        plan = plan_embeddings(chunks.of(), current.of(), generation, run_id=context.run.run_id)
     output = embeddings_change(plan, embed_seconds=time.perf_counter() - started)
     return _Embedded(commit_output(context, output), checked.held, metadata)
 
@@ -280,7 +280,7 @@ def _by_lane(known: Generations, lane: str) -> list[Generation]:
 
 def _gate(context: dg.OpExecutionContext, platform: PlatformResource, upstream: TableSlice) -> Gate:
     """Let the partitions through whose blocking checks passed, and say which did not."""
-    checked = gate(upstream, platform.config, run_id=context.run_id)
+    checked = gate(upstream, platform.config, run_id=context.run.run_id)
     for key, reasons in checked.held.items():
         context.log.error(f"{key} is held back, its rows stay as they are: {'; '.join(reasons)}")
     return checked

@@ -39,7 +39,7 @@ def remove_collections(context: dg.OpExecutionContext, platform: PlatformResourc
     """Remove collections that neither what is served, nor rag.yaml, nor a rollback needs, with their rows."""
     with failures_by_class(), milvus.client() as client:
         known = generations(platform.store, platform.config)
-        removed = collect(platform.store, known, client, run_id=context.run_id)
+        removed = collect(platform.store, known, client, run_id=context.run.run_id)
     context.add_output_metadata({"removed_collections": ", ".join(removed) or "none"})
 
 
@@ -48,7 +48,7 @@ def remove_old_rows(context: dg.OpExecutionContext, platform: PlatformResource) 
     """Remove rows that are older than `retention` keeps them, and that nothing needs."""
     done: dict[str, int] = {}
     with failures_by_class():
-        for one in remove_expired(platform.store, platform.config, now=datetime.now(UTC), run_id=context.run_id):
+        for one in remove_expired(platform.store, platform.config, now=datetime.now(UTC), run_id=context.run.run_id):
             context.log.info(f"{one.table}: {one.rows:,} rows removed")
             done[f"{one.table}_rows_removed"] = one.rows
     context.add_output_metadata(_shown(done))

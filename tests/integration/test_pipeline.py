@@ -101,7 +101,7 @@ def test_renamed_folder_calls_no_model(platform: Platform) -> None:
     assert refused.returncode != 0
     assert "20 of" in refused.stderr
     assert "--accept-deletions" in refused.stderr
-    figures = platform.run("--accept-deletions")
+    figures = platform.run(accept_deletions=True)
     assert (figures["parsed"], figures["embedded"]) == (20, 0)
     assert figures["upserted"] == figures["deleted"] > 0
     assert "/stock/" in search_json(platform, "quokka crate number 7", "dense")[0]["uri"]
