@@ -89,7 +89,7 @@ class AnswerService:
 
     async def answer(
         self, caller: Caller, asked: Asked, found: Found, snapshot: Snapshot, answer_id: str
-    ) -> AsyncGenerator[CitedSentence | Finished]:
+    ) -> AsyncGenerator[CitedSentence | Finished, None]:
         """Give out the sentences of an answer as they are verified, and at last the answer.
 
         Args:
@@ -126,7 +126,7 @@ class AnswerService:
 
     async def _written(
         self, key: str, asked: Asked, found: Found, snapshot: Snapshot, *, may_keep: bool
-    ) -> AsyncGenerator[CitedSentence | AnswerResult]:
+    ) -> AsyncGenerator[CitedSentence | AnswerResult, None]:
         """Follow the answer that is being written to this question, from its beginning; the first reader starts it."""
         name = key if may_keep else uuid.uuid4().hex
         shared = self._writing.get(name)

@@ -62,7 +62,12 @@ def create_app(config: RagConfig) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )
-    app.add_middleware(EdgeMiddleware, metrics=runtime.metrics, body_bytes=serving.limits.body_bytes)
+    app.add_middleware(
+        EdgeMiddleware,
+        metrics=runtime.metrics,
+        body_bytes=serving.limits.body_bytes,
+        local_only=runtime.authenticator.is_open,
+    )
     return app
 
 

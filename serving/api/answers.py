@@ -32,7 +32,7 @@ async def answer(
     return kept
 
 
-@router.post("/feedback", status_code=201, response_model=FeedbackAnswer, responses=refusals(404, *ALWAYS))
+@router.post("/feedback", status_code=201, response_model=FeedbackAnswer, responses=refusals(400, 404, 409, *ALWAYS))
 async def feedback(body: FeedbackRequest, request: Request, runtime: RuntimeNow, caller: CallerNow) -> FeedbackAnswer:
     """Keep a thumb for an answer of the caller."""
     feedback_id = await runtime.records.feedback(

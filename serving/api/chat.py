@@ -61,7 +61,7 @@ class _Exchange:
     answer_id: str
     created: int
 
-    def events(self) -> AsyncGenerator[CitedSentence | Finished]:
+    def events(self) -> AsyncGenerator[CitedSentence | Finished, None]:
         return self.runtime.parts.answers.answer(self.caller, self.asked, self.found, self.snapshot, self.answer_id)
 
     def audit(self, finished: Finished) -> None:

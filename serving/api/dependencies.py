@@ -16,6 +16,7 @@ _TEXTS: Final = {
     400: "What is asked for is not possible.",
     401: "No key or token, or one that is not valid.",
     404: "Not there, or not yours to see.",
+    409: "The service is configured not to do that.",
     413: "The body is too large.",
     422: "The request is malformed; `param` names the field.",
     429: "Too many requests; see Retry-After.",
