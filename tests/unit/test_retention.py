@@ -293,6 +293,20 @@ def test_receipts_and_manifests_go_by_their_own_time(store: Store) -> None:
     assert _ids(store, "published_index", "model") == {"20", "15", "9", "1", "2"}
 
 
+def test_answers_feedback_and_counts_of_questions_go_by_age(store: Store) -> None:
+    for table, key, time in (
+        ("answers", "answer_id", "asked_at"), ("feedback", "feedback_id", "given_at"), ("asked", "query_key", "until"),
+    ):  # fmt: skip
+        ages = {"old": 31, "new": 29}
+        rows = [row_of(SCHEMAS[table], **{key: name, time: NOW - days * DAY}) for name, days in ages.items()]
+        append_rows(store, table, [{**row, "chunk_ids": ["c"]} if table == "feedback" else row for row in rows])
+        assert _ids(store, table, key) == {"old", "new"}
+    removed = _remove(store, config_of(answers_days=30))
+    assert {removed[table] for table in ("answers", "feedback", "asked")} == {1}
+    for table, key in (("answers", "answer_id"), ("feedback", "feedback_id"), ("asked", "query_key")):
+        assert _ids(store, table, key) == {"new"}
+
+
 def test_rows_that_are_appended_meanwhile_stay(store: Store) -> None:
     """What came between the look at the table and the removal is not touched."""
     append_rows(store, "alerts", [row_of(SCHEMAS["alerts"], alert_id="a", state="resolved", at=NOW - 100 * DAY)])
