@@ -29,7 +29,7 @@ _LAST = "This is all there is to say of it."
 
 
 def records(edition: str, changed: int) -> list[dict[str, Any]]:
-    """Documents that are one chunk by default, and two or more where chunks are smaller; the first ones of an edition."""
+    """Documents that are one chunk by default, and several where chunks are smaller; the first ones of an edition."""
     return [
         {
             "_id": f"d{number:03d}",
