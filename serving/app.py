@@ -48,6 +48,8 @@ def create_app(config: RagConfig) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # their pages load scripts from other hosts; /openapi.json is there for any viewer
         redoc_url=None,
+        # FastAPI's own spans hold paths and query strings; the middleware's and those of the stages hold neither.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.runtime = runtime
     for router in (search.router, chat.router, documents.router, answers.router, health.router, page_routes()):

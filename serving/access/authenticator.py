@@ -1,12 +1,12 @@
 """Who calls: by API key or by token; whoever it is, if the service is on loopback and knows of neither."""
 
-import ipaddress
 from typing import Final
 
 from rag_core.config_serving import AccessConfig
 from rag_core.errors import ConfigError
 from serving.access.bearer import bearer_of, refused
 from serving.access.keys import ApiKeys
+from serving.access.loopback import is_loopback
 from serving.access.signing_keys import SigningKeys
 from serving.access.tokens import Tokens
 from serving.caller import LOCAL, Caller
@@ -76,13 +76,3 @@ class Authenticator:
         """Close the connections to the identity provider."""
         if self._signing_keys is not None:
             await self._signing_keys.close()
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches an address."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Final
 
+from opentelemetry import trace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -76,11 +77,15 @@ class Metrics:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage of a search or an answer, as a metric and as a span of the current trace."""
-        from opentelemetry import trace  # the API alone: without a provider a span costs next to nothing
-
         began = perf_counter()
-        with trace.get_tracer("rag.serving").start_as_current_span(f"rag.{name}"):
+        # Messages of exceptions may hold texts, so a span says only that there was one.
+        with trace.get_tracer("rag.serving").start_as_current_span(
+            f"rag.{name}", record_exception=False, set_status_on_exception=False
+        ) as span:
             try:
                 yield
+            except Exception:
+                span.set_status(trace.StatusCode.ERROR)
+                raise
             finally:
                 self.stage_seconds.labels(name).observe(perf_counter() - began)
