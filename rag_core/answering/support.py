@@ -1,7 +1,11 @@
 """Does a passage say what a sentence says? Words and numbers decide, and similarity where an embedder is at hand.
 
-This is no entailment: it finds invented numbers, addresses and topics, and a lost "not"; it does not find that two
-numbers of one passage changed places. Nothing is embedded here: similarities come in.
+This is no entailment: it finds invented numbers, addresses, names and topics, and many a lost "not"; it does not find
+that two numbers of one passage changed places, nor a wrong verb among right nouns.
+
+Measured on 56 sentences about the example corpus's page on benefits, each with the section that it cites, MiniLM: of 28
+true ones in other words 23 reach 0.6 (25 reach 0.5), of 28 false ones on the same topic 6 (12). No sentence with a
+wrong number or address had more than 0. Nothing is embedded here: similarities come in.
 """
 
 import re
@@ -13,8 +17,8 @@ from rag_core.answering.numbers import number_terms, numbers
 from rag_core.answering.sentences import Unit, plain_text, units
 from rag_core.answering.terms import terms
 
-_CONTRARY: Final = 0.4
-"""Factor of a sentence that denies where no sentence of the passages that says as much denies, or the reverse."""
+_DOUBTFUL: Final = 0.4
+"""Factor of a sentence with a name that no passage holds, or that denies where no sentence on the same topic does."""
 
 _SAME_TOPIC: Final = 1 / 3  # of a sentence's terms: from here on a unit of a passage speaks of the same
 _MEANS_THE_SAME: Final = 0.9  # cosine; paraphrases of MiniLM lie between `unrelated` (0.48) and this
@@ -23,6 +27,7 @@ _ADDRESS: Final = re.compile(r"(?:https?://|www\.)[^\s<>()\[\]\"'`]+|[\w.+-]+@[\
 _DENIAL: Final = re.compile(
     r"\b(?:not|never|no|none|nobody|nothing|nor|neither|cannot|without)\b|n['’]t\b", re.IGNORECASE
 )
+_INNER_WORD: Final = re.compile(r"(?<=[\w,;)] )[^\W\d_]{2,}")  # not the first of a sentence
 _LIST_MARKER: Final = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s+")
 
 
@@ -82,7 +87,8 @@ def support(
 
     A sentence that is quoted has 1. One with an address that no passage holds, or with a number that no sentence of
     them that shares a word with it holds, has 0. Else it is the share of its terms that the passages hold together, or
-    the mean of that and of the similarity, if this is more; less where nothing but the contrary is said.
+    the mean of that and of the similarity, if this is more. It is less if it names what they do not name, or if nothing
+    but the contrary is said.
 
     Args:
         sentence: Without citation markers.
@@ -106,7 +112,8 @@ def support(
     held = frozenset[str]().union(*(one.terms for one in evidence))
     share = len(wanted & held) / len(wanted)
     near = 0.0 if similarity is None else (similarity - unrelated) / (_MEANS_THE_SAME - unrelated)
-    factor = 1.0 if _in_this_sense(evidence, wanted, denies=_denies(claim)) else _CONTRARY
+    fits = _names(claim) <= held and _in_this_sense(evidence, wanted, denies=_denies(claim))
+    factor = 1.0 if fits else _DOUBTFUL
     return factor * max(share, (share + min(max(near, 0.0), 1.0)) / 2)
 
 
@@ -131,6 +138,16 @@ def _hold_numbers(evidence: Sequence[Evidence], counted: frozenset[str], wanted:
     """Whether each number stands in a sentence that shares a word with the one that was made."""
     near = (one.numbers for passage in evidence for one in passage.said if not wanted or wanted & one.terms)
     return not counted.difference(*near)
+
+
+def _names(claim: str) -> set[str]:
+    """Return the terms of words with a capital inside a sentence; none of a text in which most words have one.
+
+    Those are titles, and languages that write nouns so.
+    """
+    words = _INNER_WORD.findall(claim)
+    names = [word for word in words if word[0].isupper()]
+    return terms(" ".join(names)) if 2 * len(names) < len(words) else set()
 
 
 def _in_this_sense(evidence: Sequence[Evidence], wanted: set[str], *, denies: bool) -> bool:

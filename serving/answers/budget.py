@@ -25,27 +25,28 @@ class TokenBudget:
         self._most = tokens_per_day
         self._today = today
         self._day = today()
-        self._used = 0
+        self._spent = 0
+        self._reserved = 0
 
     @property
     def used(self) -> int:
         """Tokens used or reserved today."""
         self._turn()
-        return self._used
+        return self._spent + self._reserved
 
     def reserve(self, tokens: int) -> bool:
         """Set tokens aside before a request, so that requests at once do not spend the same ones; False: too few."""
-        self._turn()
-        if self._most is not None and self._used + tokens > self._most:
+        if self._most is not None and self.used + tokens > self._most:
             return False
-        self._used += tokens
+        self._reserved += tokens
         return True
 
     def settle(self, reserved: int, used: int) -> None:
         """Put what was really used in the place of a reservation."""
         self._turn()
-        self._used = max(0, self._used + used - reserved)
+        self._reserved -= reserved
+        self._spent += used
 
     def _turn(self) -> None:
         if (today := self._today()) != self._day:
-            self._day, self._used = today, 0
+            self._day, self._spent = today, 0

@@ -65,17 +65,15 @@ def test_what_the_passages_say_is_supported(claim: str, least: float) -> None:
         "Employees have 26 days of annual leave.",
         "Low severity incidents get a reply within 100 minutes.",
         "You must delete evidence.",
+        "Report a security incident to Microsoft.",
         "Use the form at https://evil.example/form.",
         "Write to thief@example.org about a security incident.",
-        "The cafeteria serves lunch at noon.",
         "",
         "[]",
     ],
 )
 @pytest.mark.parametrize("similarity", [None, 0.5, 1.0])
 def test_what_they_do_not_say_is_not_however_similar_it_sounds(claim: str, similarity: float | None) -> None:
-    if claim.startswith("The cafeteria") and similarity == 1.0:
-        pytest.skip("no words in common: similarity is all there is")
     assert support(claim, EVIDENCE, similarity) < 0.5
 
 
@@ -83,6 +81,10 @@ def test_similarity_helps_a_paraphrase_and_never_harms() -> None:
     claim = "Staff get 25 days off each year, and leave needs consent."
     assert support(claim, EVIDENCE) < 0.5 <= support(claim, EVIDENCE, 0.8)
     assert support(claim, EVIDENCE, 0.0) == support(claim, EVIDENCE)
+
+
+def test_another_topic_is_not_supported() -> None:
+    assert support("The cafeteria serves lunch at noon.", EVIDENCE, 0.3) < 0.2
 
 
 def test_nothing_supports_without_passages() -> None:
