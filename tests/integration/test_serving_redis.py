@@ -97,8 +97,9 @@ async def test_what_has_expired_is_taken_from_the_index_of_a_document_that_is_fo
     async with opened(server) as one:
         await one.cache.set("first", b"1", ttl_s=0.001, doc_ids=["d1"])
         of_d1, _ = RedisKeys(store_id(STORE)).documents(["d1"])
-        while await one.cache.get("first") is not None:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENT_S):
+            while await one.cache.get("first") is not None:
+                await asyncio.sleep(0)
         await one.cache.set("second", b"2", ttl_s=60, doc_ids=["d1"])
         with server.client() as client:
             assert client.zrange(of_d1, 0, -1) == [RedisKeys(store_id(STORE)).entry("second")]

@@ -1,7 +1,6 @@
 """What is served: taken up when it is published, kept while a look fails, the same for a request to its end."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -376,7 +375,7 @@ async def test_a_store_that_cannot_be_read_is_a_problem_and_then_none(world: Wor
 
 async def test_it_looks_by_itself_until_it_is_stopped(world: World) -> None:
     world.config = config_of(Path(world.store.root).parent, serving={"cache": {"look_s": 0.001}})
-    async with world.holder() as holder:
+    async with asyncio.timeout(60), world.holder() as holder:
         others = asyncio.all_tasks()
         await holder.start()
         world.index(BLUE)
@@ -390,5 +389,3 @@ async def test_it_looks_by_itself_until_it_is_stopped(world: World) -> None:
         assert served(holder).index is first.index
         await holder.stop()
         assert asyncio.all_tasks() == others
-    while [thread for thread in threading.enumerate() if thread.name.startswith(("tables", "milvus"))]:
-        await asyncio.sleep(0.001)
