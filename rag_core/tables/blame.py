@@ -7,7 +7,7 @@ the row's partition after that time is the one that wrote it.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -43,6 +43,8 @@ class LedgerBlame:
         self._log = pafs.SubTreeFileSystem(f"{root}/tables/{_TABLE}/_delta_log", filesystem)
         self._store = store
         self._commits: LRUCache[int, _Commit] = LRUCache(_KEPT)
+        self._version = -1
+        self._runs: LRUCache[tuple[str, str], str | None] = LRUCache(_KEPT)  # as of that version of the ledger
 
     def runs_of(self, collection: str, chunk_ids: Collection[str]) -> dict[str, str | None]:
         """Return the run that wrote each chunk's row.
@@ -55,11 +57,21 @@ class LedgerBlame:
             Chunk id -> Dagster run, or None where that is not known: there is no such row (any more), or the log does
             not reach back so far.
         """
-        runs: dict[str, str | None] = dict.fromkeys(chunk_ids)
-        if not runs:
-            return runs
+        if not chunk_ids:
+            return {}
         ledger = TableSlice.newest(self._store, _TABLE, lane=collection)
-        rows = ledger.read(["chunk_id", "partition_key", "indexed_at"], in_set("chunk_id", list(runs)))
+        if ledger.version != self._version:
+            self._version = ledger.version
+            self._runs.clear()
+        known = {one: self._runs[collection, one] for one in chunk_ids if (collection, one) in self._runs}
+        missing = sorted(set(chunk_ids).difference(known))
+        found = self._look_up(ledger, collection, missing) if missing else {}
+        self._runs.update({(collection, one): run for one, run in found.items()})
+        return known | found
+
+    def _look_up(self, ledger: TableSlice, collection: str, chunk_ids: Sequence[str]) -> dict[str, str | None]:
+        runs: dict[str, str | None] = dict.fromkeys(chunk_ids)
+        rows = ledger.read(["chunk_id", "partition_key", "indexed_at"], in_set("chunk_id", chunk_ids))
         versions = self._versions(ledger.version)
         for row in rows.to_pylist():
             at = row["indexed_at"].replace(microsecond=row["indexed_at"].microsecond // 1000 * 1000)

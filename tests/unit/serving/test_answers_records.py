@@ -117,8 +117,11 @@ async def test_an_answer_is_readable_at_once_by_its_asker_alone(store: Store) ->
         assert await records.answer("a1", ROOT) == replay
         assert await records.answer("a2", ANNA) is None
         assert await records.flush()
+    keep(records, "a3", "d3")
+    await records.flush()  # another file
     other = await records_of(store).answer("a1", ANNA)
     assert other == replay
+    assert await records_of(store).answer("a2", ANNA) is None
 
 
 @pytest.mark.anyio
