@@ -51,7 +51,7 @@ class Archive:
         for fragment in dataset.get_fragments():
             for group in fragment.split_by_row_group(wanted, schema=dataset.schema):
                 # Counting reads the one column; the others, nearly all of the table, are read where the row is.
-                if group.count_rows(wanted, schema=dataset.schema):
+                if group.count_rows(filter=wanted):
                     found: list[Row] = group.to_table(dataset.schema, filter=wanted).to_pylist()
                     return found[0]
         return None
