@@ -13,7 +13,8 @@ from rag_core.answering.extractive import NOT_FOUND, Answer, concluded
 from rag_core.config_serving import ServingConfig
 from rag_core.retrieval.served import ServedIndex
 from serving.answers.cutting import SentenceCutter
-from serving.answers.llm import Llm, LlmError, Usage
+from serving.answers.llm import Llm, Usage
+from serving.answers.llm_errors import LlmError
 from serving.answers.material import Material
 from serving.answers.model import AnswerResult, CitedSentence, Turn
 from serving.answers.prompt import make_prompt

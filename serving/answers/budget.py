@@ -22,7 +22,7 @@ class TokenBudget:
     def __init__(
         self, tokens_per_day: int | None, *, today: Callable[[], date] = lambda: datetime.now(UTC).date()
     ) -> None:
-        self._most = tokens_per_day
+        self.most = tokens_per_day
         self._today = today
         self._day = today()
         self._spent = 0
@@ -36,7 +36,7 @@ class TokenBudget:
 
     def reserve(self, tokens: int) -> bool:
         """Set tokens aside before a request, so that requests at once do not spend the same ones; False: too few."""
-        if self._most is not None and self.used + tokens > self._most:
+        if self.most is not None and self.used + tokens > self.most:
             return False
         self._reserved += tokens
         return True

@@ -1,42 +1,27 @@
 """The language model: any endpoint that speaks OpenAI's chat protocol, asked to stream, and every way it can fail."""
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from rag_core.config_serving import LlmConfig
 from rag_core.errors import ConfigError
-from rag_core.retry_after import retry_after_s
 from serving.answers.budget import TokenBudget, estimated_tokens
+from serving.answers.llm_errors import LlmError, after_first_word, cause_of, llm_error
 from serving.observability.metrics import Metrics
 
 if TYPE_CHECKING:
     from openai import AsyncStream
 
-Reason = Literal["timeout", "unavailable", "rate_limited", "refused", "garbage", "broken_off", "budget"]
-
+_LOGGER: Final = logging.getLogger("rag.serving.llm")
 _NO_KEY: Final = "none"  # the client insists on a key; endpoints without authentication ignore it
 _FIRST_WAIT_S: Final = 0.25
 _USAGE_S: Final = 2.0  # how long the counts of tokens are waited for after the last word
 _CHARS_PER_TOKEN: Final = 32  # an answer that is longer than its tokens can be comes from no language model
-_RETRIED: Final = frozenset({"unavailable", "rate_limited"})
-
-
-class LlmError(Exception):
-    """The language model gave no answer, or no more of it.
-
-    Attributes:
-        reason: Why, as `AnswerResult.degraded` says it.
-    """
-
-    def __init__(self, reason: Reason, *, wait_s: float | None = None, final: bool = False) -> None:
-        super().__init__(reason)
-        self.reason: Reason = reason
-        self.wait_s = wait_s
-        self.may_pass = reason in _RETRIED and not final
 
 
 @dataclass
@@ -97,6 +82,7 @@ class Llm:
         asked = sum(estimated_tokens(message["content"]) for message in messages)
         if not self._budget.reserve(asked + longest):
             self._metrics.llm_errors.labels("budget").inc()
+            _LOGGER.warning("the language model is not asked: today's budget of %s tokens is spent", self._budget.most)
             raise LlmError("budget")
         written = 0
         try:
@@ -111,6 +97,7 @@ class Llm:
                     yield piece
         except LlmError as error:
             self._metrics.llm_errors.labels(error.reason).inc()
+            _LOGGER.warning("the language model failed (%s): %s", error.reason, cause_of(error))
             raise
         finally:
             usage.prompt_tokens = usage.prompt_tokens or (asked if written else 0)
@@ -141,7 +128,7 @@ class Llm:
                 except (TimeoutError, LlmError) as error:
                     if finish:
                         break
-                    raise _later(error) from error
+                    raise after_first_word(error) from error
                 if following is None:
                     break
                 piece = following
@@ -177,7 +164,7 @@ class Llm:
                 model=self._config.model, stream=True, stream_options={"include_usage": True}, **request
             )
         except (APIError, ValueError) as error:
-            raise _error(error) from error
+            raise llm_error(error) from error
         try:
             while (piece := await _next(stream, usage)) is not None:
                 if piece.text.strip():
@@ -222,36 +209,7 @@ async def _next(stream: "AsyncStream[Any]", usage: Usage) -> _Piece | None:
         )  # calls of tools are not read: none is offered
         return _Piece("" if text is None else "".join([text]), str(choice.finish_reason or ""))  # TypeError: no text
     except (APIError, ValueError, TypeError, AttributeError, LookupError) as error:
-        raise _error(error) from error
-
-
-def _error(error: Exception) -> LlmError:
-    from openai import APIConnectionError, APIError, APIResponseValidationError, APIStatusError, APITimeoutError
-
-    if isinstance(error, APIStatusError):
-        return _refusal(error.status_code, error.code, retry_after_s(error.response.headers))
-    if isinstance(error, APITimeoutError):
-        return LlmError("timeout")
-    if isinstance(error, APIError) and not isinstance(error, APIResponseValidationError):
-        # Without a status: the connection failed, or the stream holds an error, which another try would meet again.
-        return LlmError("unavailable", final=not isinstance(error, APIConnectionError))
-    return LlmError("garbage")
-
-
-def _refusal(status: int, code: str | None, wait_s: float | None) -> LlmError:
-    if status == 429:
-        # `insufficient_quota` is sent as 429 too, but waiting does not pay the bill.
-        return LlmError("rate_limited", wait_s=wait_s, final=code == "insufficient_quota")
-    return LlmError("unavailable", wait_s=wait_s) if status >= 500 or status == 408 else LlmError("refused")
-
-
-def _later(error: Exception) -> LlmError:
-    """Say of a failure that it came after the first word."""
-    if isinstance(error, TimeoutError):
-        return LlmError("timeout")
-    if isinstance(error, LlmError) and error.reason == "unavailable":
-        return LlmError("broken_off")
-    return error if isinstance(error, LlmError) else LlmError("garbage")
+        raise llm_error(error) from error
 
 
 def _back_off(attempt: int) -> float:

@@ -122,5 +122,6 @@ def _words(text: str) -> list[str]:
 
 
 def _spaced(text: str) -> str:
-    """Return a text on one line, without the gaps that removed markers left."""
+    """Return a text on one line, without control characters, halves of characters and the gaps that markers left."""
+    text = re.sub(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]", "", text)
     return re.sub(r"\s+([.,;:!?])(?=\s|$)", r"\1", " ".join(text.split()))

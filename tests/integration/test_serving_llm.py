@@ -108,6 +108,21 @@ async def test_a_good_answer_is_cited_and_counted(server: LlmServer) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_model_that_quotes_is_supported_in_full(server: LlmServer) -> None:
+    server.behave(llm.quotes)
+    (sentence,) = (await ask(server)).sentences
+    assert (sentence.text, sentence.support) == ("Report a security incident within one hour. [1]", 1.0)
+
+
+@pytest.mark.anyio
+async def test_logs_of_failures_hold_no_text(server: LlmServer, caplog: pytest.LogCaptureFixture) -> None:
+    server.behave(llm.fails(401))
+    await ask(server)
+    assert "refused): AuthenticationError HTTP 401" in caplog.text
+    assert "incident" not in caplog.text
+
+
+@pytest.mark.anyio
 async def test_without_usage_tokens_are_estimated(server: LlmServer) -> None:
     server.behave(llm.says(GOOD, usage=None))
     result = await ask(server)
