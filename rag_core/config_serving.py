@@ -132,7 +132,7 @@ class LlmConfig(Section):
         default="mark", description="What becomes of a sentence that its cited passages do not support."
     )
     min_support: float = Field(
-        default=0.5, ge=0, le=1, description="Support (0 to 1) from which a sentence counts as supported."
+        default=0.6, ge=0, le=1, description="Support (0 to 1) from which a sentence counts as supported."
     )
 
 

@@ -168,7 +168,7 @@ class AnswerService:
             temperature=asked.temperature,
         )
         try:
-            async with aclosing(stream) as events:  # type: ignore[type-var]  # an async generator
+            async with aclosing(stream) as events:
                 async for event in events:
                     if isinstance(event, AnswerResult) and keep_as is not None and not event.degraded:
                         await self._keep(keep_as, event, found.doc_ids)

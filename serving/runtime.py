@@ -156,7 +156,7 @@ class Runtime:
                 self.config, self.store, holder=holder, engine=engine, cache=self.cache, metrics=self.metrics
             )
             answers = AnswerService(serving, records=self.records, cache=self.cache, metrics=self.metrics)
-            answerers = {}
+            answerers: dict[str, Answerer] = {}
             for quoting in (True, False):
                 settings = serving.model_copy(update={"llm": serving.llm.model_copy(update={"base_url": None})})
                 answerer = Answerer(settings if quoting else serving, self.metrics, engine.embed)

@@ -67,9 +67,9 @@ class SearchService:
         # next look no longer asks for.
         version = snapshot.version_for(query.filters.sources)
         key = f"result:{version}:{query.key}"
-        if self._may_use_cache() and (found := await self._cached(key)) is not None:
+        if self._may_use_cache() and (known := await self._cached(key)) is not None:
             self._metrics.cache.labels("results", "hit").inc()
-            return found
+            return known
         try:
             found, shared = await self._flight.run(key, lambda: self._search(query, snapshot, version))
         except MilvusUnavailable as error:

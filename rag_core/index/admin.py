@@ -132,6 +132,10 @@ class CollectionAdmin:
             self._metas[name] = meta
         return self._metas[name]
 
+    def knows(self, name: str) -> bool:
+        """Whether `meta` of a collection asks nothing of the server."""
+        return name in self._metas
+
     def collections(self) -> list[str]:
         """Return the names of all collections, sorted."""
         return sorted(self._call("list of collections", lambda milvus: milvus.list_collections(timeout=self._timeout)))

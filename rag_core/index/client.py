@@ -120,6 +120,10 @@ class IndexClient(CollectionAdmin):
                 found[row[schema.PRIMARY]] = row
         return found
 
+    def query(self, collection: str, expression: str, fields: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the named fields of the rows that a Milvus filter admits, at strong consistency, in no order."""
+        return self._query(collection, None, expression, (schema.PRIMARY, *fields))
+
     def list_rows(
         self, collection: str, partition_key: str | None, fields: Sequence[str] = ()
     ) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Ranking chunk ids for one question: the checks before it, the requests to the index, and their fusion."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -41,6 +42,66 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldRequest:
+    """One question to one field of a collection; those of equal `group` can be asked in one request to a server.
+
+    Attributes:
+        field: `schema.DENSE` or `schema.SPARSE`.
+        query: Its vector.
+        collection: Its name.
+        depth: Most hits.
+        expression: Milvus filter.
+        partition_keys: Dagster partitions; None for all.
+        params: Search parameters, as JSON with sorted keys.
+        consistency: Milvus consistency level.
+    """
+
+    field: str
+    query: Any
+    collection: str
+    depth: int
+    expression: str
+    partition_keys: tuple[str, ...] | None
+    params: str
+    consistency: str
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """All but the query."""
+        return (self.field, self.collection, self.depth, self.expression, self.partition_keys, self.params,
+                self.consistency)  # fmt: skip
+
+
+def ask(client: IndexClient, requests: Sequence[FieldRequest]) -> list[list[Candidate]]:
+    """Ask requests of one group in one request to the server.
+
+    Returns:
+        The candidates of each, best first, each chunk once; equal scores in the order of chunk_id.
+    """
+    first = requests[0]
+    answers = client.search_many(
+        first.collection,
+        field=first.field,
+        queries=[request.query for request in requests],
+        limit=first.depth,
+        fields=("doc_id", "external_id"),
+        expression=first.expression,
+        partition_keys=first.partition_keys,
+        params=json.loads(first.params) if first.field == schema.DENSE else None,
+        consistency=first.consistency,
+    )
+    return [_in_order(hits) for hits in answers]
+
+
+def _in_order(hits: Sequence[tuple[float, Mapping[str, Any]]]) -> list[Candidate]:
+    found: dict[str, Candidate] = {}
+    for score, row in hits:
+        one = Candidate(row[schema.PRIMARY], row["doc_id"], row["external_id"], score)
+        found.setdefault(one.chunk_id, one)
+    return sorted(found.values(), key=lambda one: (-one.score, one.chunk_id))
+
+
+@dataclass(frozen=True, slots=True)
 class Ranker:
     """One question, checked and ready to be asked at any depth."""
 
@@ -70,9 +131,40 @@ class Ranker:
         statistics: TermStatistics | None,
         consistency: str,
     ) -> "Ranker":
-        """Check a question against the collection; arguments and errors as in `search`."""
+        """Check a question against what `target` names; arguments and errors as in `search`."""
+        return cls.of(
+            client,
+            resolve(client, target),
+            text=text,
+            vector=vector,
+            model_fingerprint=model_fingerprint,
+            mode=mode,
+            filters=filters,
+            search_params=search_params,
+            statistics=statistics,
+            consistency=consistency,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        client: IndexClient,
+        collection: str,
+        *,
+        text: str,
+        vector: np.ndarray | None,
+        model_fingerprint: str | None,
+        mode: Mode,
+        filters: SearchFilters | None,
+        search_params: Mapping[str, Any] | None,
+        statistics: TermStatistics | None,
+        consistency: str,
+    ) -> "Ranker":
+        """Check a question against a collection, by its own name; else as `prepare`.
+
+        Of a collection that was asked before nothing is asked of the server here, unless partitions are named.
+        """
         filters = filters or SearchFilters()
-        collection = resolve(client, target)
         if mode != "bm25":
             _check_vector(client, collection, vector, model_fingerprint, mode)
         partition_keys = filters.partition_keys
@@ -103,35 +195,55 @@ class Ranker:
             Each chunk or document once, equal scores in the order of their ids; is_whole if no field had more than
             depth. A document comes as the chunk by which it ranks highest in any field.
         """
-        if self.nothing:
-            return Ranking([], is_whole=True)
-        rankings: list[list[Candidate]] = []
+        return self.combine(
+            [[] if request is None else ask(self.client, [request])[0] for request in self.requests(depth)],
+            depth,
+            unit=unit,
+        )
+
+    def requests(self, depth: int) -> list[FieldRequest | None]:
+        """Return what to ask of each field of the mode, dense first; None where there is nothing to ask."""
+        fields: list[tuple[str, Any]] = []
         if self.mode != "bm25":
-            rankings.append(self._ask(schema.DENSE, self.vector, depth))
+            fields.append((schema.DENSE, self.vector))
         if self.mode != "dense":
             # A question without a word has no terms; backends differ in what they make of it.
-            rankings.append(self._ask(schema.SPARSE, self.terms, depth) if self.terms else [])
+            fields.append((schema.SPARSE, self.terms or None))
+        return [
+            None if self.nothing or query is None else self._request(field, query, depth) for field, query in fields
+        ]
+
+    def combine(
+        self,
+        rankings: Sequence[Sequence[Candidate]],
+        depth: int,
+        *,
+        unit: Unit = "chunk_id",
+        weights: Sequence[float] | None = None,
+    ) -> Ranking:
+        """Make one ranking of those of the fields.
+
+        Args:
+            rankings: What `requests` gave, in its order; empty where there was nothing to ask.
+            depth: As in `requests`.
+            unit: As in `rank`.
+            weights: Of each field; default: the same.
+        """
         is_whole = all(len(ranking) < depth for ranking in rankings)
         distinct = [_first_of_each(ranking, unit) for ranking in rankings]
-        return Ranking(distinct[0] if len(distinct) == 1 else _fused(distinct, unit), is_whole)
+        return Ranking(distinct[0] if len(distinct) == 1 else _fused(distinct, unit, weights), is_whole)
 
-    def _ask(self, field: str, query: Any, depth: int) -> list[Candidate]:
-        hits = self.client.search(
-            self.collection,
+    def _request(self, field: str, query: Any, depth: int) -> FieldRequest:
+        return FieldRequest(
             field=field,
             query=query,
-            limit=depth,
-            fields=("doc_id", "external_id"),
+            collection=self.collection,
+            depth=depth,
             expression=self.expression,
-            partition_keys=self.partition_keys,
-            params=self.search_params if field == schema.DENSE else None,
+            partition_keys=None if self.partition_keys is None else tuple(self.partition_keys),
+            params=json.dumps(dict(self.search_params), sort_keys=True),
             consistency=self.consistency,
         )
-        found: dict[str, Candidate] = {}
-        for score, row in hits:
-            one = Candidate(row[schema.PRIMARY], row["doc_id"], row["external_id"], score)
-            found.setdefault(one.chunk_id, one)
-        return sorted(found.values(), key=lambda one: (-one.score, one.chunk_id))
 
 
 def _weighed(text: str, filters: SearchFilters, statistics: TermStatistics | None) -> dict[int, float]:
@@ -147,11 +259,11 @@ def _first_of_each(ranking: Sequence[Candidate], unit: Unit) -> list[Candidate]:
     return list(first.values())
 
 
-def _fused(rankings: Sequence[Sequence[Candidate]], unit: Unit) -> list[Candidate]:
+def _fused(rankings: Sequence[Sequence[Candidate]], unit: Unit, weights: Sequence[float] | None) -> list[Candidate]:
     # In turns, one rank after the other, so that the first of a name is the one that ranks highest anywhere.
     turns = [one for rank in zip_longest(*rankings) for one in rank if one is not None]
     best = {getattr(one, unit): one for one in reversed(turns)}
-    fused = reciprocal_rank_fusion([[getattr(one, unit) for one in ranking] for ranking in rankings])
+    fused = reciprocal_rank_fusion([[getattr(one, unit) for one in ranking] for ranking in rankings], weights=weights)
     return [replace(best[name], score=score) for name, score in fused]
 
 

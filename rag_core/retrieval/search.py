@@ -18,7 +18,7 @@ from rag_core.retrieval.ranking import MAX_LIMIT, Mode, Ranker
 
 _DEPTH_FACTOR: Final = 4
 _MIN_DEPTH: Final = 50  # nDCG@10 of hybrid on Cranfield: 0.454 at 10 candidates of each, 0.461 at 20, 0.466 from 50 on
-_SHOWN: Final = (
+SHOWN: Final = (
     "doc_id", "external_id", "uri", "title", "heading_path", "page", "char_start", "char_end", "ordinal", "text",
     "source", "mime", "language", "modified_at",
 )  # fmt: skip
@@ -120,12 +120,10 @@ def search(
         statistics=statistics,
         consistency=consistency,
     )
-    # Candidates beyond top_k make equal scores at the cut rank alike, and give fusion something to fuse.
-    depth = min(max(_MIN_DEPTH, _DEPTH_FACTOR * top_k), MAX_LIMIT)
-    ranked = ranker.rank(depth).candidates[:top_k]
-    rows = client.fetch(ranker.collection, None, [candidate.chunk_id for candidate in ranked], _SHOWN)
+    ranked = ranker.rank(depth_for(top_k)).candidates[:top_k]
+    rows = client.fetch(ranker.collection, None, [candidate.chunk_id for candidate in ranked], SHOWN)
     # A chunk that was deleted between the two requests is no longer an answer.
-    return [_hit(rows[one.chunk_id], one.score) for one in ranked if one.chunk_id in rows]
+    return [hit_of(rows[one.chunk_id], one.score) for one in ranked if one.chunk_id in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +191,15 @@ def search_documents(
         limit = min(2 * limit, MAX_LIMIT)
 
 
-def _hit(row: Mapping[str, Any], score: float) -> Hit:
+def depth_for(top_k: int) -> int:
+    """Return how many candidates to ask of each field: those beyond top_k make equal scores at the cut rank alike, and
+    give fusion something to fuse.
+    """
+    return min(max(_MIN_DEPTH, _DEPTH_FACTOR * top_k), MAX_LIMIT)
+
+
+def hit_of(row: Mapping[str, Any], score: float) -> Hit:
+    """Make a hit of a row that has the fields `SHOWN`."""
     path = row["heading_path"]
     return Hit(
         chunk_id=row[schema.PRIMARY],

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from rag_core.config import RagConfig
 from rag_core.embedding.model import resolve_model
 from rag_core.errors import ConfigError, FingerprintMismatchError
+from rag_core.evaluation.sweep import Sweep
 from rag_core.generation import restored
 from rag_core.index.bm25 import TermStatistics
+from rag_core.retrieval.effort import Curve
 from rag_core.stages import term_statistics
 from rag_core.stages.publication import Manifest
+from rag_core.stages.verdict import newest_verdict
 from rag_core.tables.store import Store
 
 if TYPE_CHECKING:
@@ -48,6 +51,17 @@ class ServedIndex:
         from rag_core.embedding.encoder import make_encoder
 
         return make_encoder(self._config.embedding)
+
+    def curve(self) -> Curve | None:
+        """Read what was measured of the dense index's parameter before the publication; None: there is none."""
+        verdict = newest_verdict(self._store, self.collection)
+        measured = verdict.measures.get("ann") if verdict is not None else None
+        found = Sweep.from_dict(measured) if measured else None
+        if found is None or found.parameter is None or not found.points:
+            return None
+        evaluation = self._config.evaluation
+        good = tuple(one.value for one in found.points if one.margin(evaluation) >= 0)
+        return Curve(found.parameter, tuple(one.value for one in found.points), good)
 
     @cached_property
     def statistics(self) -> TermStatistics:

@@ -12,9 +12,12 @@ class TwoRankings:
     def __init__(self, **rankings: list[tuple[str, str]]) -> None:
         self.rankings = rankings
 
-    def search(self, collection: str, *, field: str, limit: int, **_: object) -> list[tuple[float, dict[str, Any]]]:
+    def search_many(
+        self, collection: str, *, field: str, queries: list[object], limit: int, **_: object
+    ) -> list[list[tuple[float, dict[str, Any]]]]:
         rows = self.rankings[field][:limit]
-        return [(1.0 / n, {"chunk_id": c, "doc_id": d, "external_id": d}) for n, (c, d) in enumerate(rows, start=1)]
+        hits = [(1.0 / n, {"chunk_id": c, "doc_id": d, "external_id": d}) for n, (c, d) in enumerate(rows, start=1)]
+        return [hits for _ in queries]
 
 
 def ranked(depth: int, unit: Unit) -> tuple[list[tuple[str, str, float]], bool]:

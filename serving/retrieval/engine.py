@@ -1,0 +1,263 @@
+"""Searching for many callers at once: batches go to the model and to Milvus, each caller gets their own."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from time import perf_counter
+from typing import Any, Final, Literal
+
+import numpy as np
+from cachetools import LRUCache
+
+from rag_core.config import RagConfig
+from rag_core.index import schema
+from rag_core.index.client import STRONG, IndexClient
+from rag_core.retrieval.effort import Curve, Effort, effort_for
+from rag_core.retrieval.passages import distinct, estimated_tokens, wanted_around, widened, within_budget
+from rag_core.retrieval.ranking import Candidate, FieldRequest, Ranker, ask
+from rag_core.retrieval.search import SHOWN, Hit, depth_for, hit_of
+from rag_core.retrieval.served import ServedIndex
+from serving.index.snapshot import Snapshot
+from serving.milvus_guard import MilvusGuard
+from serving.observability.metrics import Metrics
+from serving.retrieval.batcher import Batcher
+from serving.retrieval.embedding import QueryEmbedder
+from serving.retrieval.query import Found, Passage, Query
+from serving.retrieval.reranking import Reranker
+
+_FIELDS: Final = (*SHOWN, "access_label")
+_SPARE: Final = 8  # further candidates whose rows are read, to take the place of duplicates
+_STAGE: Final = {schema.DENSE: "dense", schema.SPARSE: "bm25"}
+_AT_ONCE: Final = 2  # requests to Milvus for each field: one is prepared while the other is answered
+Rows = dict[str, dict[str, Any]]
+
+
+class SearchEngine:
+    """Made once; for one event loop."""
+
+    def __init__(self, config: RagConfig, client: IndexClient, guard: MilvusGuard, metrics: Metrics) -> None:
+        self._settings = config.serving.retrieval
+        self._client = client
+        self._guard = guard
+        self._metrics = metrics
+        self._embedder = QueryEmbedder(self._settings, metrics)
+        self._reranker = Reranker(config)
+        most = self._settings.batch
+        self._fields = {
+            field: Batcher[FieldRequest, list[Candidate]](
+                stage, partial(self._ask, stage), most=most, at_once=_AT_ONCE, metrics=metrics
+            )
+            for field, stage in _STAGE.items()
+        }
+        self._rows = Batcher[tuple[str, Sequence[str]], Rows](
+            "fetch", self._fetch, most=most, at_once=_AT_ONCE, metrics=metrics
+        )
+        self._curves: LRUCache[str, Curve | None] = LRUCache(8)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for batcher in self._fields.values():
+            await batcher.close()
+        await self._rows.close()
+        await self._embedder.close()
+        await self._reranker.close()
+
+    async def embed(self, index: ServedIndex, texts: Sequence[str], kind: Literal["query", "passage"]) -> np.ndarray:
+        """Embed texts by the model of an index; (n, dim) float32, rows of unit length, in order."""
+        return await self._embedder.embed(index, texts, kind)
+
+    async def search(self, snapshot: Snapshot, query: Query) -> Found:
+        """Search the collection of a snapshot.
+
+        Args:
+            snapshot: What is searched, whatever is published meanwhile.
+            query: With the labels that its caller may see.
+
+        Returns:
+            Passages without near duplicates, best first. The version is left empty.
+
+        Raises:
+            MilvusUnavailable: Milvus does not answer.
+            PermanentError: The collection is gone, or the query cannot be asked.
+        """
+        began = perf_counter()
+        clock = _Clock()
+        index = snapshot.index
+        effort = await self._effort(index, query)
+        vector: np.ndarray | None = None
+        if query.mode != "bm25":
+            with clock.stage("embed"):
+                vector = (await self._embedder.embed(index, [query.text], "query"))[0]
+        with clock.stage("search"):
+            ranker = await self._ranker(index, query, vector, effort)
+            candidates, ranks = await self._ranked(ranker, query, effort)
+        hits = await self._hits(index, query, candidates, clock)
+        explained = {hit.chunk_id: ranks.get(hit.chunk_id, {}) for hit in hits} if query.explain else {}
+        if query.rerank and self._reranker.is_configured:
+            with clock.stage("rerank"), self._metrics.stage("rerank"):
+                hits = await self._reranked(query, hits, explained)
+        passages = await self._passages(index, query, hits[: query.top_k], explained, clock)
+        self._metrics.search_seconds.labels(query.mode).observe(perf_counter() - began)
+        return Found(passages, index.collection, "", effort=effort.to_dict(), seconds=clock.seconds)
+
+    async def chunk(
+        self, snapshot: Snapshot, chunk_id: str, *, labels: tuple[str, ...] | None, neighbours: int
+    ) -> list[Hit] | None:
+        """Return a chunk and those around it that may be seen, in the order of the document; None: it may not."""
+        index = snapshot.index
+        rows = await self._rows.submit((index.collection, [chunk_id]), index.collection)
+        if chunk_id not in rows or not _is_visible(rows[chunk_id], labels):
+            return None
+        hit = hit_of(rows[chunk_id], 0.0)
+        around = await self._around(index, [hit], neighbours, labels)
+        return [around[place] for place in sorted(around)]
+
+    async def _effort(self, index: ServedIndex, query: Query) -> Effort:
+        statistics = await asyncio.to_thread(lambda: index.statistics) if query.mode != "dense" else None
+        return effort_for(
+            query.text,
+            search_params=index.search_params,
+            statistics=statistics if query.mode == "hybrid" else None,
+            curve=await self._curve(index),
+            load=self._embedder.waiting / self._settings.batch,
+        )
+
+    async def _curve(self, index: ServedIndex) -> Curve | None:
+        if index.collection not in self._curves:
+            self._curves[index.collection] = await asyncio.to_thread(index.curve) if index.search_params else None
+        return self._curves[index.collection]
+
+    async def _ranker(self, index: ServedIndex, query: Query, vector: np.ndarray | None, effort: Effort) -> Ranker:
+        make = partial(
+            Ranker.of,
+            self._client,
+            index.collection,
+            text=query.text,
+            vector=vector,
+            model_fingerprint=index.model_fingerprint,
+            mode=query.mode,
+            filters=query.filters,
+            search_params=effort.search_params,
+            statistics=None if query.mode == "dense" else index.statistics,
+            consistency=STRONG,
+        )
+        # Milvus is asked only what a collection is that was not searched before, and which partitions it has.
+        if self._client.knows(index.collection) and query.filters.partition_keys is None:
+            return make()
+        return await self._guard.call(make)
+
+    async def _ranked(
+        self, ranker: Ranker, query: Query, effort: Effort
+    ) -> tuple[list[Candidate], dict[str, dict[str, Any]]]:
+        depth = depth_for(max(query.top_k, self._settings.rerank_depth if query.rerank else 0))
+        requests = ranker.requests(depth)
+        rankings = await asyncio.gather(*(self._answer(request) for request in requests))
+        weights = effort.weights if len(rankings) > 1 else None
+        ranking = ranker.combine(rankings, depth, weights=weights)
+        if not query.explain:
+            return ranking.candidates, {}
+        names = [name for name, mode in (("dense", "bm25"), ("bm25", "dense")) if query.mode != mode]
+        return ranking.candidates, _ranks(names, rankings)
+
+    async def _answer(self, request: FieldRequest | None) -> list[Candidate]:
+        return [] if request is None else await self._fields[request.field].submit(request, request.group)
+
+    async def _hits(self, index: ServedIndex, query: Query, candidates: list[Candidate], clock: "_Clock") -> list[Hit]:
+        """Read the rows of the best candidates, and leave out what is gone, not to be seen, or there already."""
+        wanted = max(query.top_k, self._settings.rerank_depth if query.rerank else 0)
+        read = candidates[: wanted + _SPARE]
+        if not read:
+            return []
+        with clock.stage("fetch"):
+            rows = await self._rows.submit((index.collection, [one.chunk_id for one in read]), index.collection)
+        # A document may have been deleted, or taken from the caller, since the ranking was made.
+        labels = query.filters.access_labels
+        seen = [
+            hit_of(rows[one.chunk_id], one.score)
+            for one in read
+            if one.chunk_id in rows and _is_visible(rows[one.chunk_id], labels)
+        ]
+        return distinct(seen, similarity=self._settings.duplicate_similarity, most=wanted)
+
+    async def _reranked(self, query: Query, hits: list[Hit], explained: dict[str, dict[str, Any]]) -> list[Hit]:
+        head = hits[: self._settings.rerank_depth]
+        scores = await self._reranker.scores(query.text, [hit.text for hit in head])
+        for at, hit in enumerate(head):
+            if hit.chunk_id in explained:
+                explained[hit.chunk_id]["rerank"] = "failed" if scores is None else scores[at]
+        if scores is None:
+            return hits
+        order = sorted(range(len(head)), key=lambda at: (-scores[at], at))
+        return [replace(head[at], score=scores[at]) for at in order] + hits[len(head) :]
+
+    async def _passages(
+        self,
+        index: ServedIndex,
+        query: Query,
+        hits: list[Hit],
+        explained: dict[str, dict[str, Any]],
+        clock: "_Clock",
+    ) -> tuple[Passage, ...]:
+        around: dict[tuple[str, int], Hit] = {}
+        if query.neighbours and hits:
+            with clock.stage("neighbours"), self._metrics.stage("neighbours"):
+                around = await self._around(index, hits, query.neighbours, query.filters.access_labels)
+        stretches = widened(hits, around, query.neighbours)
+        fit = within_budget(stretches, query.passage_tokens)
+        return tuple(
+            Passage(hit, one.text, one.span, estimated_tokens(one.text), explained.get(hit.chunk_id, {}))
+            for hit, one in zip(hits[:fit], stretches[:fit], strict=True)
+        )
+
+    async def _around(
+        self, index: ServedIndex, hits: Sequence[Hit], neighbours: int, labels: Sequence[str] | None
+    ) -> dict[tuple[str, int], Hit]:
+        """Read chunks by document and ordinal, of those that may be seen."""
+        places = [
+            f'(doc_id == "{doc_id}" and ordinal >= {first} and ordinal <= {last})'
+            for doc_id, first, last in wanted_around(hits, neighbours)
+        ]
+        rows = await self._guard.call(lambda: self._client.query(index.collection, " or ".join(places), _FIELDS))
+        return {(row["doc_id"], row["ordinal"]): hit_of(row, 0.0) for row in rows if _is_visible(row, labels)}
+
+    async def _ask(self, stage: str, batch: Sequence[FieldRequest]) -> list[list[Candidate]]:
+        with self._metrics.stage(stage):
+            return await self._guard.call(lambda: ask(self._client, batch))
+
+    async def _fetch(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[Rows]:
+        """Read the rows of a whole batch at once; each caller gets their own only."""
+        collection = batch[0][0]
+        every = list(dict.fromkeys(chunk_id for _, ids in batch for chunk_id in ids))
+        with self._metrics.stage("fetch"):
+            rows = await self._guard.call(lambda: self._client.fetch(collection, None, every, _FIELDS))
+        return [{chunk_id: rows[chunk_id] for chunk_id in ids if chunk_id in rows} for _, ids in batch]
+
+
+class _Clock:
+    """Times the stages of one search."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(perf_counter() - began, 6)
+
+
+def _is_visible(row: dict[str, Any], labels: Sequence[str] | None) -> bool:
+    return labels is None or row["access_label"] in labels
+
+
+def _ranks(names: Sequence[str], rankings: Sequence[Sequence[Candidate]]) -> dict[str, dict[str, Any]]:
+    """Chunk -> field -> rank, from 1, and score."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, ranking in zip(names, rankings, strict=True):
+        for rank, one in enumerate(ranking, start=1):
+            found.setdefault(one.chunk_id, {})[name] = {"rank": rank, "score": one.score}
+    return found
