@@ -92,7 +92,11 @@ def judged_index(
         if why:
             context.log.info(f"{known.target.collection} is judged: {why}")
             verdict = judge(
-                platform.store, known, client, run_id=context.run.run_id, on_progress=progress_of(context, "index_verdict")
+                platform.store,
+                known,
+                client,
+                run_id=context.run.run_id,
+                on_progress=progress_of(context, "index_verdict"),
             )
             crash_point("index_verdict.before_commit")
             verdict = replace(verdict, report=report_path(verdict))
