@@ -9,6 +9,7 @@ from rag_core.retrieval.ranking import Mode
 from serving.retrieval.query import normalised
 
 _EXAMPLE = "How quickly must I report a security incident?"
+_VISIBLE = r"[^\s\x00-\x1f\x7f]"  # somewhere in the text
 
 
 def _asked(text: str) -> str:
@@ -44,7 +45,7 @@ class SearchRequest(_Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"question": _EXAMPLE, "top_k": 5}]})
 
-    question: Question = Field(min_length=1, description="What is looked for.")
+    question: Question = Field(pattern=_VISIBLE, description="What is looked for.")
     mode: Mode = Field(default="hybrid", description="By meaning, by words, or both fused by reciprocal rank.")
     top_k: int = Field(default=10, ge=1, le=1000, description="Most hits; `serving.limits.top_k` bounds it further.")
     filters: Filters = Field(default_factory=Filters, description="Restrictions.")
