@@ -152,7 +152,8 @@ def _serving(config: Path, command: Sequence[str], settings: Mapping[str, str]) 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     env = {**environment(config), **settings}
-    process = subprocess.Popen([*command, "--port", str(port)], env=env, stdout=sys.stderr)
+    # Both write a log, which nobody reads here.
+    process = subprocess.Popen([*command, "--port", str(port)], env=env, stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + _START_S

@@ -15,8 +15,9 @@ from sentence_transformers import SentenceTransformer
 _FIELDS = ["doc_id", "uri", "title", "text"]
 
 app = FastAPI()
-_model = SentenceTransformer(MODEL_DIR, device="cpu")
+_model = SentenceTransformer(str(MODEL_DIR), device="cpu")
 _milvus = MilvusClient(os.environ["BENCH_MILVUS"])
+_milvus.load_collection(os.environ["BENCH_COLLECTION"])
 
 
 class Search(BaseModel):

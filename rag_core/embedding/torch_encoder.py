@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from rag_core.config import EmbeddingConfig
-from rag_core.embedding.batching import pad, plan_batches
+from rag_core.embedding.batching import pad, padded_length, plan_batches
 from rag_core.embedding.encoder import EmbedStats, Kind, OnBatch, unit_rows
 from rag_core.embedding.fused_gelu import fuse_gelu
 from rag_core.embedding.lean_import import sentence_transformer
 from rag_core.embedding.model import ModelSpec
+from rag_core.embedding.packing import pack
 from rag_core.errors import ConfigError, PermanentError, TransientError
 
 # Activations of 4,096 tokens stay near the caches; larger batches were no faster on CPU (MiniLM, bf16, best of
@@ -30,6 +31,9 @@ CPU_BATCH_TOKENS: Final = 4_096
 CALIBRATE_FROM_TOKENS: Final = 8_192
 _CALIBRATION_TOKENS: Final = 2_048
 _PAD_MULTIPLE: Final = 16  # CPU attention takes 4.0 ms at length 200 and 2.7 ms at 208
+# Texts of up to half a row are packed. MiniLM in fp32 on two cores, 32 questions of 23 tokens on average, of 8 to 59:
+# 4.7 ms each, and 9.1 ms padded to the longest; 17 and 22 ms for one alone.
+_ROW_TOKENS: Final = 128
 _DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 _LOG: Final = logging.getLogger(__name__)
@@ -59,6 +63,7 @@ class TorchEncoder:
         modules = list(model)
         self._transformer: Any = modules[0]
         self._head: list[Any] = modules[1:]
+        self._can_pack = self._on_cpu and _has_absolute_positions(self._transformer)
         self._batch_tokens = min(config.batch_tokens, CPU_BATCH_TOKENS) if self._on_cpu else config.batch_tokens
         self.stats = EmbedStats(device=self._device.type)
         self._calibrated = config.precision != "auto"
@@ -79,7 +84,7 @@ class TorchEncoder:
             lengths = np.array([len(row) for row in token_ids])
             if not self._calibrated and int(lengths.sum()) >= CALIBRATE_FROM_TOKENS:
                 self._calibrate(token_ids, lengths)
-            todo = plan_batches(lengths, batch_tokens=self._batch_tokens, multiple=_PAD_MULTIPLE)[::-1]
+            todo = self._plan(lengths)[::-1]
             while todo:
                 batch = todo.pop()
                 try:
@@ -93,6 +98,17 @@ class TorchEncoder:
         self.stats.seconds += time.perf_counter() - started
         return unit_rows(vectors, model=self.spec.name) if texts else vectors
 
+    def _plan(self, lengths: np.ndarray) -> list[np.ndarray]:
+        """Cut texts into batches: those that are packed by their tokens alone, the others by their padded tokens."""
+        is_short = lengths <= _ROW_TOKENS // 2 if self._can_pack else np.zeros(len(lengths), bool)
+        short, long = np.flatnonzero(is_short), np.flatnonzero(~is_short)
+        batches = plan_batches(lengths[long], batch_tokens=self._batch_tokens, multiple=_PAD_MULTIPLE)
+        planned = [long[batch] for batch in batches]
+        if len(short):
+            ends = np.cumsum(lengths[short]) // self._batch_tokens
+            planned += np.split(short, np.flatnonzero(np.diff(ends)) + 1)
+        return planned
+
     def _tokenise(self, texts: list[str], kind: Kind) -> list[list[int]]:
         prefix = self.spec.query_prefix if kind == "query" else self.spec.passage_prefix
         encodings = self._tokenizer.encode_batch_fast([prefix + text for text in texts] if prefix else texts)
@@ -100,13 +116,8 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def _forward(self, transformer: Any, token_ids: list[list[int]]) -> np.ndarray:
-        ids, mask = pad(token_ids, pad_id=self._pad_id, multiple=_PAD_MULTIPLE)
-        features: dict[str, Tensor] = {
-            "input_ids": torch.from_numpy(ids).to(self._device),
-            "attention_mask": torch.from_numpy(mask).to(self._device),
-        }
-        features = transformer(features)
-        features["token_embeddings"] = features["token_embeddings"].float()
+        is_packed = self._can_pack and max(map(len, token_ids)) <= _ROW_TOKENS // 2
+        features = (self._packed if is_packed else self._padded)(transformer, token_ids)
         for module in self._head:
             features = module(features)
         vectors: np.ndarray = features["sentence_embedding"].float().cpu().numpy()
@@ -114,11 +125,42 @@ class TorchEncoder:
             raise PermanentError(f"model {self.spec.name} gave {vectors.shape[1]} dimensions, not {self.spec.dim}")
         return vectors
 
+    def _padded(self, transformer: Any, token_ids: list[list[int]]) -> dict[str, Tensor]:
+        """Run the transformer over one text a row."""
+        ids, mask = pad(token_ids, pad_id=self._pad_id, multiple=_PAD_MULTIPLE)
+        features: dict[str, Tensor] = {
+            "input_ids": torch.from_numpy(ids).to(self._device),
+            "attention_mask": torch.from_numpy(mask).to(self._device),
+        }
+        features = transformer(features)
+        features["token_embeddings"] = features["token_embeddings"].float()
+        return features
+
+    def _packed(self, transformer: Any, token_ids: list[list[int]]) -> dict[str, Tensor]:
+        """Run the transformer over several texts a row, and lay its output out as if it had been one a row."""
+        packed = pack(token_ids, pad_id=self._pad_id, width=_ROW_TOKENS)
+        bert = transformer.auto_model
+        mask = torch.from_numpy(packed.mask)
+        output = bert(
+            input_ids=torch.from_numpy(packed.ids),
+            position_ids=torch.from_numpy(packed.positions),
+            attention_mask=torch.zeros(mask.shape, dtype=bert.dtype).masked_fill_(~mask, float("-inf"))[:, None],
+        ).last_hidden_state
+        ids, tokens = pad(token_ids, pad_id=self._pad_id, multiple=1)
+        of_texts = torch.zeros((*ids.shape, output.shape[2]))
+        of_texts[torch.from_numpy(tokens).bool()] = output.flatten(0, 1)[torch.from_numpy(packed.flat)].float()
+        return {
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": torch.from_numpy(tokens),
+            "token_embeddings": of_texts,
+        }
+
     def _count(self, lengths: np.ndarray) -> None:
-        width = -(-int(lengths.max()) // _PAD_MULTIPLE) * _PAD_MULTIPLE
+        longest, tokens = int(lengths.max()), int(lengths.sum())
+        is_packed = self._can_pack and longest <= _ROW_TOKENS // 2
         self.stats.texts += len(lengths)
-        self.stats.tokens += int(lengths.sum())
-        self.stats.padded_tokens += width * len(lengths)
+        self.stats.tokens += tokens
+        self.stats.padded_tokens += tokens if is_packed else padded_length(longest, _PAD_MULTIPLE) * len(lengths)
         self.stats.batches += 1
 
     def _halve(self, batch: np.ndarray, lengths: np.ndarray, error: Exception) -> list[np.ndarray]:
@@ -172,6 +214,13 @@ class TorchEncoder:
         if self._on_cpu:
             fuse_gelu(transformer)
         return transformer
+
+
+def _has_absolute_positions(transformer: Any) -> bool:
+    """Tell whether positions are given to the model, as packing needs, and not told apart by distance or padding."""
+    config = getattr(getattr(transformer, "auto_model", None), "config", None)
+    is_absolute = getattr(config, "position_embedding_type", "absolute") == "absolute"
+    return getattr(config, "model_type", None) == "bert" and is_absolute
 
 
 def _sample(lengths: np.ndarray) -> np.ndarray:

