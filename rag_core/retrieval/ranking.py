@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, Final, Literal
 
@@ -21,16 +21,26 @@ Unit = Literal["chunk_id", "doc_id"]
 
 MAX_LIMIT: Final = 16_384  # hits that a server returns for one request
 _QUERY_BYTES: Final = 8_192
+_IDS: Final = ("doc_id", "external_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A chunk in a ranking."""
+    """A chunk in a ranking.
+
+    Attributes:
+        chunk_id: Its id.
+        doc_id: Of its document.
+        external_id: The source's own id of the document.
+        score: Higher is better.
+        row: The fields that were asked for.
+    """
 
     chunk_id: str
     doc_id: str
     external_id: str
     score: float
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,7 @@ class FieldRequest:
         partition_keys: Dagster partitions; None for all.
         params: Search parameters, as JSON with sorted keys.
         consistency: Milvus consistency level.
+        fields: To bring along; at least the ids of the document.
     """
 
     field: str
@@ -64,12 +75,13 @@ class FieldRequest:
     partition_keys: tuple[str, ...] | None
     params: str
     consistency: str
+    fields: tuple[str, ...] = _IDS
 
     @property
     def group(self) -> tuple[Any, ...]:
         """All but the query."""
         return (self.field, self.collection, self.depth, self.expression, self.partition_keys, self.params,
-                self.consistency)  # fmt: skip
+                self.consistency, self.fields)  # fmt: skip
 
 
 def ask(client: IndexClient, requests: Sequence[FieldRequest]) -> list[list[Candidate]]:
@@ -84,7 +96,7 @@ def ask(client: IndexClient, requests: Sequence[FieldRequest]) -> list[list[Cand
         field=first.field,
         queries=[request.query for request in requests],
         limit=first.depth,
-        fields=("doc_id", "external_id"),
+        fields=first.fields,
         expression=first.expression,
         partition_keys=first.partition_keys,
         params=json.loads(first.params) if first.field == schema.DENSE else None,
@@ -96,7 +108,7 @@ def ask(client: IndexClient, requests: Sequence[FieldRequest]) -> list[list[Cand
 def _in_order(hits: Sequence[tuple[float, Mapping[str, Any]]]) -> list[Candidate]:
     found: dict[str, Candidate] = {}
     for score, row in hits:
-        one = Candidate(row[schema.PRIMARY], row["doc_id"], row["external_id"], score)
+        one = Candidate(row[schema.PRIMARY], row["doc_id"], row["external_id"], score, row)
         found.setdefault(one.chunk_id, one)
     return sorted(found.values(), key=lambda one: (-one.score, one.chunk_id))
 
@@ -201,16 +213,17 @@ class Ranker:
             unit=unit,
         )
 
-    def requests(self, depth: int) -> list[FieldRequest | None]:
-        """Return what to ask of each field of the mode, dense first; None where there is nothing to ask."""
-        fields: list[tuple[str, Any]] = []
+    def requests(self, depth: int, fields: Sequence[str] = _IDS) -> list[FieldRequest | None]:
+        """Return what to ask of each vector field of the mode, dense first; None where there is nothing to ask."""
+        asked: list[tuple[str, Any]] = []
         if self.mode != "bm25":
-            fields.append((schema.DENSE, self.vector))
+            asked.append((schema.DENSE, self.vector))
         if self.mode != "dense":
             # A question without a word has no terms; backends differ in what they make of it.
-            fields.append((schema.SPARSE, self.terms or None))
+            asked.append((schema.SPARSE, self.terms or None))
         return [
-            None if self.nothing or query is None else self._request(field, query, depth) for field, query in fields
+            None if self.nothing or query is None else self._request(vectors, query, depth, fields)
+            for vectors, query in asked
         ]
 
     def combine(
@@ -233,9 +246,9 @@ class Ranker:
         distinct = [_first_of_each(ranking, unit) for ranking in rankings]
         return Ranking(distinct[0] if len(distinct) == 1 else _fused(distinct, unit, weights), is_whole)
 
-    def _request(self, field: str, query: Any, depth: int) -> FieldRequest:
+    def _request(self, vectors: str, query: Any, depth: int, fields: Sequence[str]) -> FieldRequest:
         return FieldRequest(
-            field=field,
+            field=vectors,
             query=query,
             collection=self.collection,
             depth=depth,
@@ -243,6 +256,7 @@ class Ranker:
             partition_keys=None if self.partition_keys is None else tuple(self.partition_keys),
             params=json.dumps(dict(self.search_params), sort_keys=True),
             consistency=self.consistency,
+            fields=tuple(fields),
         )
 
 

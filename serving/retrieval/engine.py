@@ -1,7 +1,7 @@
 """Searching for many callers at once: batches go to the model and to Milvus, each caller gets their own."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from serving.retrieval.query import Found, Passage, Query
 from serving.retrieval.reranking import Reranker
 
 _FIELDS: Final = (*SHOWN, "access_label")
-_SPARE: Final = 8  # further candidates whose rows are read, to take the place of duplicates
+_SPARE: Final = 4  # further candidates whose rows are read, to take the place of duplicates
 _STAGE: Final = {schema.DENSE: "dense", schema.SPARSE: "bm25"}
 _AT_ONCE: Final = 2  # requests to Milvus for each field: one is prepared while the other is answered
 Rows = dict[str, dict[str, Any]]
@@ -90,10 +90,8 @@ class SearchEngine:
         if query.mode != "bm25":
             with clock.stage("embed"):
                 vector = (await self._embedder.embed(index, [query.text], "query"))[0]
-        with clock.stage("search"):
-            ranker = await self._ranker(index, query, vector, effort)
-            candidates, ranks = await self._ranked(ranker, query, effort)
-        hits = await self._hits(index, query, candidates, clock)
+        ranker = await self._ranker(index, query, vector, effort)
+        hits, ranks = await self._found(index, query, ranker, effort, clock)
         explained = {hit.chunk_id: ranks.get(hit.chunk_id, {}) for hit in hits} if query.explain else {}
         if query.rerank and self._reranker.is_configured:
             with clock.stage("rerank"), self._metrics.stage("rerank"):
@@ -148,38 +146,56 @@ class SearchEngine:
             return make()
         return await self._guard.call(make)
 
-    async def _ranked(
-        self, ranker: Ranker, query: Query, effort: Effort
-    ) -> tuple[list[Candidate], dict[str, dict[str, Any]]]:
-        depth = depth_for(max(query.top_k, self._settings.rerank_depth if query.rerank else 0))
-        requests = ranker.requests(depth)
-        rankings = await asyncio.gather(*(self._answer(request) for request in requests))
-        weights = effort.weights if len(rankings) > 1 else None
-        ranking = ranker.combine(rankings, depth, weights=weights)
+    async def _found(
+        self, index: ServedIndex, query: Query, ranker: Ranker, effort: Effort, clock: "_Clock"
+    ) -> tuple[list[Hit], dict[str, dict[str, Any]]]:
+        """Return the best hits, and the ranks of candidates if the query asks for them.
+
+        Lists are fused at full depth, and the rows of the best are read afterwards. One list needs no more than is
+        shown, and brings the rows along; what takes long in Milvus Lite is each hit. Only if duplicates leave too few
+        of it, more is asked for.
+        """
+        wanted = max(query.top_k, self._settings.rerank_depth if query.rerank else 0)
+        is_fused = query.mode == "hybrid"
+        for depth in (depth_for(wanted),) if is_fused else (wanted + _SPARE, depth_for(wanted)):
+            with clock.stage("search"):
+                requests = ranker.requests(depth) if is_fused else ranker.requests(depth, _FIELDS)
+                rankings = await asyncio.gather(*(self._answer(request) for request in requests))
+            ranking = ranker.combine(rankings, depth, weights=effort.weights if is_fused else None)
+            hits = await self._hits(index, query, ranking.candidates, wanted, clock)
+            if len(hits) >= wanted or ranking.is_whole:
+                break
         if not query.explain:
-            return ranking.candidates, {}
+            return hits, {}
         names = [name for name, mode in (("dense", "bm25"), ("bm25", "dense")) if query.mode != mode]
-        return ranking.candidates, _ranks(names, rankings)
+        return hits, _ranks(names, rankings)
 
     async def _answer(self, request: FieldRequest | None) -> list[Candidate]:
         return [] if request is None else await self._fields[request.field].submit(request, request.group)
 
-    async def _hits(self, index: ServedIndex, query: Query, candidates: list[Candidate], clock: "_Clock") -> list[Hit]:
-        """Read the rows of the best candidates, and leave out what is gone, not to be seen, or there already."""
-        wanted = max(query.top_k, self._settings.rerank_depth if query.rerank else 0)
-        read = candidates[: wanted + _SPARE]
-        if not read:
-            return []
-        with clock.stage("fetch"):
-            rows = await self._rows.submit((index.collection, [one.chunk_id for one in read]), index.collection)
-        # A document may have been deleted, or taken from the caller, since the ranking was made.
+    async def _hits(
+        self, index: ServedIndex, query: Query, candidates: list[Candidate], wanted: int, clock: "_Clock"
+    ) -> list[Hit]:
+        """Return the best candidates without those that are gone, not to be seen, or there already."""
         labels = query.filters.access_labels
-        seen = [
-            hit_of(rows[one.chunk_id], one.score)
-            for one in read
-            if one.chunk_id in rows and _is_visible(rows[one.chunk_id], labels)
-        ]
-        return distinct(seen, similarity=self._settings.duplicate_similarity, most=wanted)
+        seen: list[Hit] = []
+        hits: list[Hit] = []
+        for start in range(0, len(candidates), wanted + _SPARE):
+            some = candidates[start : start + wanted + _SPARE]
+            rows: Mapping[str, Mapping[str, Any]] = {one.chunk_id: one.row for one in some}
+            if query.mode == "hybrid":
+                # A document may have been deleted, or taken from the caller, since the rankings were made.
+                with clock.stage("fetch"):
+                    rows = await self._rows.submit((index.collection, [*rows]), index.collection)
+            seen += [
+                hit_of(rows[one.chunk_id], one.score)
+                for one in some
+                if one.chunk_id in rows and _is_visible(rows[one.chunk_id], labels)
+            ]
+            hits = distinct(seen, similarity=self._settings.duplicate_similarity, most=wanted)
+            if len(hits) == wanted:
+                break
+        return hits
 
     async def _reranked(self, query: Query, hits: list[Hit], explained: dict[str, dict[str, Any]]) -> list[Hit]:
         head = hits[: self._settings.rerank_depth]
@@ -247,10 +263,10 @@ class _Clock:
         try:
             yield
         finally:
-            self.seconds[name] = round(perf_counter() - began, 6)
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + perf_counter() - began, 6)
 
 
-def _is_visible(row: dict[str, Any], labels: Sequence[str] | None) -> bool:
+def _is_visible(row: Mapping[str, Any], labels: Sequence[str] | None) -> bool:
     return labels is None or row["access_label"] in labels
 
 
