@@ -9,6 +9,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
+from playwright.sync_api import expect, sync_playwright
 
 from tests.integration.pipeline_helpers import Platform
 from tests.integration.serving_corpus import KEYS, TOPICS, key_list
@@ -183,6 +184,20 @@ def test_errors_have_one_shape_and_say_nothing_back(service: Served) -> None:
         assert secret not in answer.text
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-request-id"]
+
+
+@pytest.mark.browser
+def test_the_page_asks_it(service: Served) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"{service.url}/?q={_INCIDENT}&source=topics")
+        page.click(".answer button.marker", timeout=30_000)
+        mark = page.locator("#reader mark")
+        expect(mark).to_contain_text("45 minutes")
+        expect(page.locator("#freshness")).to_contain_text("topics")
+        assert mark.inner_text() in page.locator(".source .quote").first.inner_text()
+        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ const WHY = {
   garbage: "what it said could not be read",
   broken_off: "it broke off",
   unsupported: "the passages did not support what it said",
-  over_budget: "today's budget is used up",
+  budget: "today's budget is used up",
 };
 
 export class Turn {
@@ -50,7 +50,7 @@ export class Turn {
     } else {
       this.answer.replaceChildren(...rag.sentences.flatMap((sentence, at) => [at ? " " : "", told(sentence, cited)]));
     }
-    this.rest.replaceChildren(...notices(rag), sources(rag), thumbs(rag.answer_id));
+    this.rest.replaceChildren(...[...notices(rag), sources(rag), thumbs(rag.answer_id)].filter(Boolean));
   }
 
   // Says why there is no answer, or no more of it; what has come stays.
@@ -161,8 +161,8 @@ function sources(rag) {
 
 function thumbs(answerId) {
   const said = make("span", { role: "status" });
-  const buttons = [["up", "👍", "Helpful"], ["down", "👎", "Not helpful"]].map(([rating, sign, name]) => {
-    const button = make("button", { type: "button", className: "quiet", ariaLabel: name, ariaPressed: "false" }, sign);
+  const buttons = [["up", "Helpful"], ["down", "Not helpful"]].map(([rating, name]) => {
+    const button = make("button", { type: "button", className: "quiet", ariaPressed: "false" }, name);
     button.addEventListener("click", () => rate(rating));
     return button;
   });

@@ -47,7 +47,8 @@ function show(found, citation) {
   }
   const mark = make("mark", {}, marked);
   body.replaceChildren(head, mark, tail);
-  mark.scrollIntoView({ block: "center" });
+  // Only the text scrolls: the answer stays where it is.
+  body.scrollTop = mark.offsetTop - body.clientHeight / 3;
 }
 
 function fail(refusal, citation) {
