@@ -35,7 +35,7 @@ _LOGGER = logging.getLogger("rag.serving.chat")
 _DONE = b"data: [DONE]\n\n"
 _STREAM: dict[str, Any] = {
     "description": "The answer; with `stream`, server-sent events of `chat.completion.chunk`.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"text/event-stream": {}},  # OpenAPI has no schema for a stream of JSON objects and a last [DONE]
 }
 
 router = APIRouter(prefix="/v1", tags=["chat"])
