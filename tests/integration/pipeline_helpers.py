@@ -57,13 +57,14 @@ class Platform:
         command = [sys.executable, "-m", "rag_assets.cli", *arguments]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
 
-    def run(self, *, accept_deletions: bool = False) -> dict[str, Any]:
+    def run(self, *, accept_deletions: bool = False, rebuild: bool = False) -> dict[str, Any]:
         """Run the pipeline in this process, which spares the start of another, and return its figures."""
         with pytest.MonkeyPatch.context() as patch:
             for name in [name for name in os.environ if name.startswith("RAG_") or name == "DAGSTER_HOME"]:
                 patch.delenv(name)
             patch.setenv("RAG_CONFIG", str(self.config_path))
-            summary = run_pipeline(load_config(self.config_path), accept_deletions=accept_deletions)
+            loaded = load_config(self.config_path)
+            summary = run_pipeline(loaded, accept_deletions=accept_deletions, rebuild=rebuild)
         assert not summary.failures, [failure.message for failure in summary.failures]
         return summary.to_dict()
 

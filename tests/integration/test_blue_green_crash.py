@@ -71,8 +71,7 @@ class Rebuilding:
         self.platform = configure(self.platform, self._settings())
 
     def rebuild(self) -> None:
-        done = self.platform.rag("run", "--rebuild", "--json")
-        assert done.returncode == 0, done.stderr
+        self.platform.run(rebuild=True)
 
     def crash(self, point: str, *command: str) -> None:
         done = self.platform.rag(*(command or ("run", "--rebuild")), RAG_CRASH_AT=point)

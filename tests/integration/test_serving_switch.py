@@ -120,8 +120,7 @@ def _publish_another(platform: Platform) -> None:
     settings = yaml.safe_load(platform.config_path.read_text())
     settings["chunking"] = {"max_tokens": 48, "overlap_tokens": 0}
     platform.config_path.write_text(yaml.safe_dump(settings))
-    done = platform.rag("run", "--rebuild", "--json")
-    assert done.returncode == 0, done.stderr
+    platform.run(rebuild=True)
     manifest = latest_manifest(platform.store)
     assert manifest is not None
     assert json.loads(manifest.settings)["chunking"]["max_tokens"] == 48

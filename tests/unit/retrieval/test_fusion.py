@@ -28,3 +28,16 @@ def test_fusion_names_each_once_best_first_and_keeps_a_single_order(rankings: li
     assert [score for _, score in fused] == sorted((score for _, score in fused), reverse=True)
     for ranking in rankings:
         assert [name for name, _ in reciprocal_rank_fusion([ranking])] == ranking
+
+
+@given(RANKINGS, st.floats(0.1, 10))
+def test_equal_weights_are_no_weights(rankings: list[list[str]], weight: float) -> None:
+    weighed = reciprocal_rank_fusion(rankings, weights=[1.0] * len(rankings))
+    assert weighed == reciprocal_rank_fusion(rankings)
+    # A common factor moves no place but those that rounding makes equal.
+    scaled = dict(reciprocal_rank_fusion(rankings, weights=[weight] * len(rankings)))
+    assert scaled == pytest.approx({name: weight * score for name, score in weighed})
+
+
+def test_a_heavier_ranking_wins() -> None:
+    assert [name for name, _ in reciprocal_rank_fusion([["a"], ["b"]], weights=[1.0, 1.5])] == ["b", "a"]
