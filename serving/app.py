@@ -1,5 +1,6 @@
 """The app: routes, refusals and the service behind them."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from serving.observability.tracing import setup_tracing
 from serving.page.routes import page_routes
 from serving.runtime import Runtime
 
+_LOGGER = logging.getLogger("rag.serving")
 _RETRY_S = 2.0
 _BROKEN_S = 30.0
 
@@ -97,7 +99,8 @@ def _handle_errors(app: FastAPI) -> None:
         return await refused(request, index_unavailable(_RETRY_S))
 
     @app.exception_handler(PermanentError)
-    async def broken(request: Request, _error: PermanentError) -> JSONResponse:
-        # The reason may name documents and addresses; it is for the log, where the middleware puts it.
+    async def broken(request: Request, error: PermanentError) -> JSONResponse:
+        # The reason may name documents and addresses: the log is where it belongs.
+        _LOGGER.error("the index cannot be searched: %s", error)
         message = "the index cannot be searched; the service's log has the reason"
         return await refused(request, ApiError(503, "index_broken", message, retry_after_s=_BROKEN_S))

@@ -41,6 +41,13 @@ def ask(port: int, query: str, deadline: float) -> list[dict]:
         time.sleep(1)
 
 
+def is_answering(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
 def wait_for(condition: Callable[[], bool], deadline: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
@@ -49,8 +56,8 @@ def wait_for(condition: Callable[[], bool], deadline: float) -> None:
 
 def test_ui_starts_and_stops_as_a_whole(tmp_path: Path) -> None:
     source = {"name": "handbook", "kind": "files", "root": str(REPO / "examples" / "corpus")}
-    platform = Platform(tmp_path / "platform", [source])
-    port = free_port()
+    port, serving_port = free_port(), free_port()
+    platform = Platform(tmp_path / "platform", [source], {"serving": {"port": serving_port}})
     log = (tmp_path / "dev.log").open("w")
     environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
     dev = subprocess.Popen(
@@ -76,6 +83,7 @@ def test_ui_starts_and_stops_as_a_whole(tmp_path: Path) -> None:
         children = psutil.Process(dev.pid).children(recursive=True)
         files = ZygoteFiles(platform.root / "data" / "dagster")
         wait_for(files.socket.exists, time.monotonic() + 120)
+        wait_for(lambda: is_answering(f"http://127.0.0.1:{serving_port}/"), time.monotonic() + 60)
         dev.terminate()
         dev.wait(60)
         assert not is_locked(files.zygote_lock), "the zygote is left behind"

@@ -59,7 +59,8 @@ def engine(indexed: Platform) -> Iterator[Engine]:
     with connect(config.index, store) as client:
         guard = MilvusGuard(config.serving.retrieval, metrics)
         made = SearchEngine(config, client, guard, metrics)
-        snapshot = Snapshot(ServedIndex(config, manifest, store), {}, LabelReader(store).read(), 0.0)
+        index = ServedIndex(config, manifest, store)
+        snapshot = Snapshot(index, access=LabelReader(store).read(), versions={}, looked_at=0.0)
         yield Engine(made, client, snapshot, loop)
         loop.run_until_complete(made.close())
         loop.run_until_complete(guard.close())
