@@ -22,8 +22,12 @@ from tests.integration.pipeline_helpers import Platform
 pytestmark = [pytest.mark.milvus, pytest.mark.slow]
 
 POINTS = (
-    *(f"{table}.{when}_commit" for table in ("documents", "chunks", "embeddings", "index_partitions")
-      for when in ("before", "after")),
+    "documents.before_commit",
+    "documents.after_commit",
+    "chunks.before_commit",
+    "embeddings.before_commit",
+    "index_partitions.before_commit",
+    "index_partitions.after_commit",
     "embeddings.worker.before_append",
     "embeddings.worker.after_append",
     "index.before_upsert",
