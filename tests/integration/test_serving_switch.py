@@ -86,7 +86,7 @@ class Traffic:
                     self.answers.append((asked, time.time(), number * 5, answer.json()))
 
 
-def test_under_traffic(tmp_path: Path) -> None:
+def test_under_traffic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_records(tmp_path / "valves.jsonl", records("old", 0))
     source = {"name": "valves", "kind": "jsonl", "root": str(tmp_path / "valves.jsonl")}
     platform = Platform(tmp_path / "platform", [source], {"publication": {"keep_collections": 1}})
@@ -111,6 +111,11 @@ def test_under_traffic(tmp_path: Path) -> None:
         _check_none_is_mixed(traffic, before)
         served_by = Counter(answer["index"]["collection"] for *_, answer in traffic.answers)
         assert len(served_by) == 2
+        with capsys.disabled():
+            print(  # noqa: T201 -- figures for whoever runs it
+                f"\n{len(traffic.answers)} requests, {PER_SECOND:g} a second, over {CHANGED} changes and a publication: "
+                f"0 failed, 0 mixed, 0 stale beyond the promise; by collection {list(served_by.values())}"
+            )
     finally:
         platform.stop()
 
