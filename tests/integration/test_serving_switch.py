@@ -112,10 +112,8 @@ def test_under_traffic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         served_by = Counter(answer["index"]["collection"] for *_, answer in traffic.answers)
         assert len(served_by) == 2
         with capsys.disabled():
-            print(  # noqa: T201 -- figures for whoever runs it
-                f"\n{len(traffic.answers)} requests, {PER_SECOND:g} a second, over {CHANGED} changes and a publication: "
-                f"0 failed, 0 mixed, 0 stale beyond the promise; by collection {list(served_by.values())}"
-            )
+            what = f"{len(traffic.answers)} requests over {CHANGED} changes and a publication, {PER_SECOND:g} a second"
+            print(f"\n{what}: 0 failed, 0 mixed, 0 stale beyond the promise; {[*served_by.values()]} by collection")  # noqa: T201
     finally:
         platform.stop()
 
