@@ -29,7 +29,7 @@ demo: $(STAMP) ## index the example corpus, ask a question, print the cited answ
 	@echo '$$ rag ask "$(QUESTION)"'
 	@$(RAG) ask "$(QUESTION)"
 	@echo
-	@echo "Ask more: $(RAG) ask \"...\"   Look at the assets: make dev, then http://127.0.0.1:3000"
+	@echo "Ask more: $(RAG) ask \"...\"   Everything running: make dev, then http://127.0.0.1:3000 (assets) and http://127.0.0.1:8080 (ask)"
 
 dev: $(STAMP) ## start the Dagster UI and everything local that it needs
 	@$(RAG) dev
