@@ -101,9 +101,7 @@ def test_plan_says_what_would_be_done_and_changes_nothing(life: Life) -> None:
 def test_rebuild_judges_switches_once_and_keeps_the_old_collection(life: Life) -> None:
     platform, old = life.platform, life.collections[0]
     before = held(platform, old)
-    done = platform.rag("run", "--rebuild", "--json")
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
+    figures = platform.run(rebuild=True)
     assert figures["chunks"] == 0
     assert figures["embedded"] == figures["upserted"] == len(before)
     manifest = served(platform)
@@ -117,7 +115,7 @@ def test_rebuild_judges_switches_once_and_keeps_the_old_collection(life: Life) -
     assert {"ann", "relevance", "regression", "comparison", "entropy"} <= set(verdict.measures)
     assert len(lanes(platform)["chunks"]) == 1
     assert len(lanes(platform)["embeddings"]) == 2
-    assert platform.rag("run", "--json").returncode == 0
+    platform.run()
     assert publications(platform, manifest.collection) == 1
 
 
@@ -126,7 +124,7 @@ def test_changes_of_a_built_index_are_no_rebuilding(life: Life) -> None:
     life.records.remove("doc05")
     life.records.put("doc06", life.records.text("doc06"), "auditors")
     life.records.put("doc07", "The observatory dome is greased by Marguerite with rapeseed oil.")
-    assert life.platform.rag("run", "--json").returncode == 0
+    life.platform.run()
     assert served(life.platform).collection == life.collections[1]
 
 
@@ -172,9 +170,7 @@ def test_publish_again(life: Life) -> None:
 
 def test_other_index_type_embeds_and_cuts_nothing(life: Life) -> None:
     platform = life.platform = configure(life.platform, GRAPH)
-    done = platform.rag("run", "--json")
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
+    figures = platform.run()
     assert (figures["chunks"], figures["embedded"], figures["reused"]) == (0, 0, 0)
     manifest = served(platform)
     assert (manifest.collection, manifest.index_type) == (target(platform), "HNSW")
@@ -203,8 +199,7 @@ def test_old_collections_leave_nothing(life: Life) -> None:
 def test_other_chunking_has_a_lane_of_its_own(life: Life) -> None:
     platform = life.platform = configure(life.platform, FINER)
     coarse = served(platform).chunk_lane
-    done = platform.rag("run", "--rebuild", "--json")
-    assert done.returncode == 0, done.stderr
+    platform.run(rebuild=True)
     manifest = served(platform)
     life.collections.append(manifest.collection)
     assert lanes(platform)["chunks"] == {coarse, manifest.chunk_lane}
@@ -272,5 +267,5 @@ def test_abandoned_index_leaves_nothing_and_serving_is_untouched(life: Life) -> 
     assert {table: len(there[table]) for table in ("embeddings", "chunks")} == {"embeddings": 2, "chunks": 2}
     assert not (platform.root / "data" / "work" / "index" / candidate).exists()
     platform = life.platform = configure(platform, FINER)
-    assert platform.rag("run", "--json").returncode == 0
+    platform.run()
     assert served(platform).collection == life.collections[-1]

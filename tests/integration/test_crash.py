@@ -21,29 +21,24 @@ from tests.integration.pipeline_helpers import Platform
 
 pytestmark = [pytest.mark.milvus, pytest.mark.slow]
 
+# In the order in which a run comes by them. Two in a row: the run that takes up what the first left is killed as well.
 POINTS = (
-    "documents.before_commit",
-    "documents.after_commit",
-    "chunks.before_commit",
-    "embeddings.before_commit",
-    "index_partitions.before_commit",
-    "index_partitions.after_commit",
-    "embeddings.worker.before_append",
-    "embeddings.worker.after_append",
-    "index.before_upsert",
-    "index.mid_upsert",
-    "index.after_upsert",
-    "index.after_flush",
-    "index.after_verify",
-    "index.mid_delete",
-    "index.after_delete",
-    "deletions.after_note",
-    "deletions.before_receipts",
-    "deletions.after_receipts",
-    "published_index.before_alias",
-)  # fmt: skip
+    ("documents.before_commit", "index.before_upsert"),
+    ("documents.after_commit", "index.mid_upsert"),
+    ("chunks.before_commit", "index.after_upsert"),
+    ("embeddings.before_commit", "index.after_flush"),
+    ("index.after_verify", "deletions.after_note"),
+    ("index.mid_delete", "index.after_delete"),
+    ("deletions.before_receipts", "deletions.after_receipts"),
+    ("index_partitions.before_commit", "index_partitions.after_commit"),
+    ("published_index.before_alias",),
+)
+OF_THE_WORKER = ("embeddings.worker.before_append", "embeddings.worker.after_append")
 
-SETTINGS = {"index": {"write_batch": 5, "lite_idle_s": 600}}
+SETTINGS = {
+    "index": {"write_batch": 5, "lite_idle_s": 600},
+    "evaluation": {"samples": 10, "known_items": 10, "reevaluate_share": 1.0},  # the verdict is not the subject here
+}
 
 
 def write_state(folder: Path, state: str) -> None:
@@ -111,20 +106,27 @@ def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashing]:
     prepared.platform.stop()
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_killed_at_point(crashing: Crashing, point: str) -> None:
+@pytest.mark.parametrize("points", POINTS, ids=" then ".join)
+def test_killed_at(crashing: Crashing, points: tuple[str, ...]) -> None:
     crashing.change()
-    if point.startswith("embeddings.worker"):
-        shutil.rmtree(crashing.platform.root / "data" / "tables" / "vectors", ignore_errors=True)
-    crashed = crashing.platform.rag("run", "--json", RAG_CRASH_AT=point)
-    if point.startswith("embeddings.worker"):
-        # Only the worker dies. The run tries again: in vain where the worker dies before its commit, and with nothing
-        # left to do where it dies after it.
-        assert crashed.returncode == (1 if point.endswith("before_append") else 0), crashed.stderr
-        log = resident_files(crashing.platform.store).log
-        assert f"killed at {point}" in log.read_text(), f"{point} was not reached"
-    else:
+    for point in points:
+        crashed = crashing.platform.rag("run", "--json", RAG_CRASH_AT=point)
         assert crashed.returncode == -signal.SIGKILL, f"{point} was not reached: {crashed.returncode}\n{crashed.stderr}"
+    crashing.platform.run()
+    crashing.assert_like_clean_run()
+
+
+@pytest.mark.parametrize("point", OF_THE_WORKER)
+def test_worker_killed_at(crashing: Crashing, point: str) -> None:
+    """Only the worker dies. The run tries again: in vain where the worker dies before its commit, and with nothing left
+    to do where it dies after it.
+    """
+    crashing.change()
+    shutil.rmtree(crashing.platform.root / "data" / "tables" / "vectors", ignore_errors=True)
+    crashed = crashing.platform.rag("run", "--json", RAG_CRASH_AT=point)
+    assert crashed.returncode == (1 if point.endswith("before_append") else 0), crashed.stderr
+    log = resident_files(crashing.platform.store).log
+    assert f"killed at {point}" in log.read_text(), f"{point} was not reached"
     crashing.platform.run()
     crashing.assert_like_clean_run()
 
