@@ -1,18 +1,21 @@
 """Run the real command line in a store of its own, and read back what it left."""
 
+import atexit
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from rag_assets.runner import run_pipeline
+from rag_assets import runner
 from rag_core.config import RagConfig
 from rag_core.config_loader import load_config
 from rag_core.index.client import connect
@@ -21,6 +24,7 @@ from rag_core.stages.publication import latest_manifest
 from rag_core.tables.delta import TableSlice
 from rag_core.tables.store import Store
 from tests.integration import quick_sqlite, warm_rag  # noqa: F401 - importing the first is what counts
+from tests.integration.warm_rag import WORKER_IDLE_S
 
 
 @dataclass
@@ -38,6 +42,10 @@ class Platform:
         content = {"store": {"root": "./data"}, "buckets": 2, "sources": self.sources, "evaluation": few}
         content |= self.settings
         self.config_path.write_text(yaml.safe_dump(content))
+        resident = self.root / "data" / "work" / "resident"
+        if not resident.is_symlink():
+            resident.parent.mkdir(parents=True, exist_ok=True)
+            resident.symlink_to(_worker_folder(), target_is_directory=True)
 
     @property
     def config_path(self) -> Path:
@@ -73,8 +81,9 @@ class Platform:
             for name in [name for name in os.environ if name.startswith("RAG_") or name == "DAGSTER_HOME"]:
                 patch.delenv(name)
             patch.setenv("RAG_CONFIG", str(self.config_path))
+            patch.setattr(runner, "_WORKER_IDLE_S", WORKER_IDLE_S)
             loaded = load_config(self.config_path)
-            summary = run_pipeline(loaded, accept_deletions=accept_deletions, rebuild=rebuild)
+            summary = runner.run_pipeline(loaded, accept_deletions=accept_deletions, rebuild=rebuild)
         assert not summary.failures, [failure.message for failure in summary.failures]
         return summary.to_dict()
 
@@ -107,6 +116,17 @@ class Platform:
         """Stop the local Milvus server and remove everything."""
         stop(lite_files(self.store))
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+@cache
+def _worker_folder() -> Path:
+    """Make the folder where all platforms of this process find the embedding worker: it loads its model once.
+
+    A worker goes when its folder is gone.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="rag-worker-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def search_json(platform: Platform, question: str, mode: str) -> list[dict[str, Any]]:

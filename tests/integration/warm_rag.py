@@ -20,6 +20,9 @@ from pathlib import Path
 from rag_assets.launcher.preload import QUIET
 from tests.conftest import REPO
 
+WORKER_IDLE_S = 120.0
+"""How long the embedding worker stays for the next run of a test; it is slow to start."""
+
 
 def run(
     arguments: Sequence[str], environment: Mapping[str, str], *, timeout_s: float
@@ -95,8 +98,10 @@ def _be_rag(arguments: list[str], environment: dict[str, str], out: Path, err: P
     atexit._clear()
     try:
         # Not before: its consoles ask what the output is when they are made.
+        from rag_assets import runner
         from rag_assets.cli.app import main
 
+        runner._WORKER_IDLE_S = WORKER_IDLE_S
         main()
     finally:
         atexit._run_exitfuncs()

@@ -19,12 +19,12 @@ from rag_core.tables.store import Store
 _PACKAGE: Final = Path(__file__).resolve().parents[2]
 # What a worker imports of this package; a test looks that it is all.
 _SOURCES: Final = (
-    "__init__.py", "config.py", "config_base.py", "config_freshness.py", "errors.py", "faults.py", "ids.py",
-    "schemas.py", "embedding/**/*.py", "tables/__init__.py", "tables/store.py", "index/__init__.py",
+    "__init__.py", "config.py", "config_base.py", "config_freshness.py", "config_serving.py", "errors.py", "faults.py",
+    "ids.py", "retry_after.py", "schemas.py", "embedding/**/*.py", "tables/__init__.py", "tables/store.py", "index/__init__.py",
     "index/lite_files.py",
 )  # fmt: skip
 _LIBRARIES: Final = ("torch", "transformers", "sentence-transformers", "tokenizers", "openai", "deltalake", "pyarrow")
-_VARIABLES: Final = ("RAG_EMBEDDING__API_KEY", "RAG_CRASH_AT", "http_proxy", "https_proxy", "no_proxy")
+_VARIABLES: Final = ("RAG_EMBEDDING__API_KEY", "http_proxy", "https_proxy", "no_proxy")
 _PREFIXES: Final = ("AWS_", "AZURE_", "GOOGLE_", "HF_", "TRANSFORMERS_", "CUDA_", "OMP_", "HTTP_", "HTTPS_", "NO_PROXY")
 _LONGEST_ADDRESS: Final = 100  # bytes; Linux takes 107, macOS 103
 
@@ -71,9 +71,7 @@ def identity(environment: Mapping[str, str]) -> str:
     Source files count by size and time, which takes some milliseconds; models are compared by their own fingerprint.
     """
     sources = [(path, path.stat()) for path in source_files()]
-    variables = [
-        (name, value) for name, value in sorted(environment.items()) if name in _VARIABLES or name.startswith(_PREFIXES)
-    ]
+    variables = [(name, value) for name, value in sorted(environment.items()) if _matters(name, value)]
     return ids.fingerprint(
         {
             "python": [sys.executable, sys.version],
@@ -82,6 +80,12 @@ def identity(environment: Mapping[str, str]) -> str:
             "variables": variables,
         }
     )
+
+
+def _matters(name: str, value: str) -> bool:
+    if name == "RAG_CRASH_AT":  # other places are not in the worker: it survives the run that is killed there
+        return value.startswith("embeddings.worker.")
+    return name in _VARIABLES or name.startswith(_PREFIXES)
 
 
 def source_files() -> list[Path]:

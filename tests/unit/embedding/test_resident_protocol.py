@@ -71,6 +71,8 @@ def test_identity_follows_code_and_variables(monkeypatch: pytest.MonkeyPatch, tm
     assert identity({**environment, "HOME": "/home/b", "RAG_CONFIG": "/x"}) == known
     assert identity({**environment, "RAG_EMBEDDING__API_KEY": "k2"}) != known
     assert identity({**environment, "AWS_SESSION_TOKEN": "t"}) != known
+    assert identity({**environment, "RAG_CRASH_AT": "index.mid_upsert"}) == known  # a place of the run, not the worker
+    assert identity({**environment, "RAG_CRASH_AT": "embeddings.worker.after_append"}) != known
     source = tmp_path / "module.py"
     source.write_text("old = 1")
     monkeypatch.setattr("rag_core.embedding.resident.files.source_files", lambda: [source])
