@@ -57,11 +57,10 @@ async def test_an_empty_list_of_keys_lets_nobody_in() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    "header", [None, "", "Bearer", "Bearer ", f"Basic {KEY}", KEY, f"Bearer {KEY} {KEY}", f"Bearer{KEY}"]
-)
-async def test_a_header_without_a_key_is_refused(keys_file: Path, header: str | None) -> None:
+@pytest.mark.parametrize("form", [None, "", "Bearer", "Bearer ", "Basic {}", "{}", "Bearer {0} {0}", "Bearer{}"])
+async def test_a_header_without_a_key_is_refused(keys_file: Path, form: str | None) -> None:
     metrics = Metrics()
+    header = None if form is None else form.format(KEY)
     with pytest.raises(ApiError) as caught:
         await Authenticator(AccessConfig(keys_file=keys_file), "0.0.0.0", metrics).authenticate(header)
     assert (caught.value.status, caught.value.headers) == (401, {"WWW-Authenticate": "Bearer"})
@@ -70,10 +69,11 @@ async def test_a_header_without_a_key_is_refused(keys_file: Path, header: str | 
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("header", [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER   {KEY} "])
-async def test_a_key_opens(keys_file: Path, header: str) -> None:
+@pytest.mark.parametrize("form", ["Bearer {}", "bearer {}", "BEARER   {} "])
+async def test_a_key_opens(keys_file: Path, form: str) -> None:
     metrics = Metrics()
-    caller = await Authenticator(AccessConfig(keys_file=keys_file), "0.0.0.0", metrics).authenticate(header)
+    authenticator = Authenticator(AccessConfig(keys_file=keys_file), "0.0.0.0", metrics)
+    caller = await authenticator.authenticate(form.format(KEY))
     assert caller.id == "key:ci"
     assert rejected(metrics) == 0
 

@@ -62,12 +62,12 @@ def test_markers_are_mended_and_marks_added(written: str, given_out: str | None,
         "---",
         "See https://evil.example/?q=badges [1].",
         "Mail the badge to thief@evil.example [1].",
-        f"The tag is passage-{PROMPT.nonce} [1].",
+        "The tag is passage-NONCE [1].",
         *[line for line in PROMPT.rules.splitlines() if NOT_FOUND not in line and len(line) > 20],
     ],
 )
 def test_what_is_never_given_out(written: str) -> None:
-    assert check(written) is None
+    assert check(written.replace("NONCE", PROMPT.nonce)) is None
 
 
 def test_the_policy_drops_what_is_not_supported() -> None:
