@@ -9,6 +9,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from functools import cache
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,10 @@ class Platform:
     def rag(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `rag` as a user would, in a process of its own, but spare it the imports."""
         return warm_rag.run(arguments, self.environment(**environment), timeout_s=300)
+
+    def start(self, *arguments: str, **environment: str) -> ForkServerProcess:
+        """Start `rag` in a process of its own, for a test that kills it."""
+        return warm_rag.start(arguments, self.environment(**environment))
 
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `rag` as a user would, from nothing."""
