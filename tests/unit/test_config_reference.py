@@ -43,7 +43,8 @@ def test_every_key_has_a_row_and_a_description() -> None:
 
 def test_secrets_are_marked() -> None:
     rows = [line for line in config_reference.reference().splitlines() if "secret text" in line]
-    assert [row.split("|")[1].strip() for row in rows] == ["`api_key`", "`token`", "`webhook.url`", "`email.password`"]
+    names = ["api_key", "token", "webhook.url", "email.password", "access.keys", "cache.redis_url", "llm.api_key"]
+    assert [row.split("|")[1].strip() for row in rows] == [f"`{name}`" for name in names]
     assert all("only from RAG_" in row or "environment only" in row for row in rows)
 
 
