@@ -61,8 +61,8 @@ class ResidentFiles:
 
 
 def resident_files(store: Store, slot: int = 0) -> ResidentFiles:
-    """Return the files of a store's worker; where several work at once, each has a slot."""
-    return ResidentFiles(store.local_path("work", "resident").absolute() / f"{slot}.sock")
+    """Return the files of a store's worker, by whatever path; where several work at once, each has a slot."""
+    return ResidentFiles(store.local_path("work", "resident").resolve() / f"{slot}.sock")
 
 
 def identity(environment: Mapping[str, str]) -> str:
