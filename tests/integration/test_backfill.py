@@ -1,10 +1,6 @@
 """Backfills with the real jobs: partitions that fail, a process that is killed, runs that give way, text that stays."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
@@ -155,16 +151,14 @@ def _print_table(backfill: Backfill, passes: list[dict[str, Any]]) -> None:
 def test_killed_in_the_middle_and_resumed(platform: Callable[..., Platform], tmp_path: Path) -> None:
     made = platform(16, run={"max_partitions_per_run": 4})
     files = write_documents(tmp_path / "notes", 16, set(range(16)))
-    environment = {**os.environ, "RAG_CONFIG": str(made.config_path)}
-    command = [sys.executable, "-m", "rag_assets.cli", "backfill", "--stale-only"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = made.start("backfill", "--stale-only")
     deadline = time.monotonic() + 200
     while not (known := list_backfills(made.store)) or sum(run.ended for run in known[0].runs) < 1:
-        assert process.poll() is None
+        assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     cut = load(made.store)
     assert not cut.ended
     done = {key for key, one in read_results(made.store, cut, made.config.run).items() if one.state == "ok"}
@@ -178,7 +172,7 @@ def test_killed_in_the_middle_and_resumed(platform: Callable[..., Platform], tmp
     assert sorted(again) == sorted(set(files) - done)
     assert sorted(made.milvus()[1]) == sorted(row[1] for row in made.tables()["index_partitions"])
     assert len(made.tables()["index_partitions"]) == 16
-    nothing = made.rag("backfill", "--stale-only")
+    nothing = made.command("backfill", "--stale-only")
     assert (nothing.returncode, nothing.stdout) == (0, "nothing to do\n")
     listed = json.loads(made.rag("backfill", "--list", "--json").stdout)
     assert [(one["id"], one["done"], one["left"], one["ended"]) for one in listed] == [(cut.id, 16, 0, True)]

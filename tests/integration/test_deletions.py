@@ -279,7 +279,7 @@ def test_as_a_user_runs_it(tmp_path: Path) -> None:
     platform = Platform(tmp_path / "platform", [{"name": "manuals", "kind": "files", "root": str(corpus)}])
     try:
         platform.run()
-        assert "no documents were removed" in platform.rag("receipts").stdout
+        assert "no documents were removed" in platform.command("receipts").stdout
         page = corpus / "pump2.md"
         text = page.read_text()
         page.unlink()

@@ -74,7 +74,7 @@ def test_search_cites_the_right_document(platform: Platform, mode: str) -> None:
 
 
 def test_ask_quotes_and_cites(platform: Platform) -> None:
-    reply = json.loads(platform.rag("ask", "What does quokka crate number 7 hold?", "--json").stdout)
+    reply = json.loads(platform.command("ask", "What does quokka crate number 7 hold?", "--json").stdout)
     assert reply["found"]
     assert "Z7" in reply["text"]
     assert reply["citations"][0]["uri"].endswith("item07.md")
