@@ -30,7 +30,7 @@ from tests.integration.pipeline_helpers import Platform
 
 pytestmark = [pytest.mark.milvus, pytest.mark.slow]
 
-BUCKETS = 64
+BUCKETS = 128
 
 
 class Told:
@@ -91,30 +91,30 @@ def platform(tmp_path: Path, clean_environment: None) -> Iterator[Callable[..., 
 
 
 def test_a_set_with_gaps_of_which_some_fail(platform: Callable[..., Platform], tmp_path: Path) -> None:
-    """32 partitions with gaps: two fail for good, three fail once; the others are done in as few runs as can be."""
-    made = platform(BUCKETS, run={"max_partitions_per_run": 16})
+    """64 partitions with gaps: two fail for good, three fail once; the others are done in as few runs as can be."""
+    made = platform(BUCKETS)
     files = write_documents(tmp_path / "notes", BUCKETS, set(range(0, BUCKETS, 2)))
     keys = sorted(files)
-    assert len(keys) == 32
-    FAULTS.for_good = frozenset({keys[5], keys[25]})
-    FAULTS.once = {keys[10], keys[17], keys[30]}
+    assert len(keys) == 64
+    FAULTS.for_good = frozenset({keys[11], keys[50]})
+    FAULTS.once = {keys[20], keys[33], keys[61]}
     flaky = set(FAULTS.once)
     loaded = load_config(made.config_path)
     choice = choose(made.store, loaded.config, Settings(), stale_only=True)
     assert sorted(choice.stale) == keys
     planned = choice.runs(loaded.config)
-    assert [len(run.partition_keys) for run in planned] == [16, 16]
+    assert [len(run.partition_keys) for run in planned] == [32, 32]
     told = Told()
     overrides = {"engine": FlakyEngineResource(platform=PlatformResource(config_path=str(made.config_path)))}
     report = run_backfill(loaded, Backfill.new(Settings(), choice.weights), told, overrides=overrides)
 
     passes = load_passes(made.store).to_pylist()
     _print_table(report.backfill, passes)
-    # Two runs of 16, and one more of those that failed once: what failed for good is not tried again.
-    assert [len(run.partition_keys) for run in report.backfill.runs] == [16, 16, 3]
+    # Two runs of 32, and one more of those that failed once: what failed for good is not tried again.
+    assert [len(run.partition_keys) for run in report.backfill.runs] == [32, 32, 3]
     assert set(report.backfill.runs[2].partition_keys) == flaky
     counts = counted(report.results)
-    assert (counts["ok"], counts["failed"], counts["waiting"], counts["held"]) == (30, 2, 0, 0)
+    assert (counts["ok"], counts["failed"], counts["waiting"], counts["held"]) == (62, 2, 0, 0)
     for key in FAULTS.for_good:
         result = report.results[key]
         assert (result.failure, result.stage, result.attempts) == ("permanent", "documents", 1)
@@ -126,13 +126,13 @@ def test_a_set_with_gaps_of_which_some_fail(platform: Callable[..., Platform], t
     assert told.paces[-1].left == 0
     indexed = TableSlice.newest(made.store, "index_partitions").read(["partition_key"])["partition_key"].to_pylist()
     assert sorted(indexed) == sorted(set(keys) - FAULTS.for_good)
-    assert report.summary.embedded + report.summary.reused == 30
+    assert report.summary.embedded + report.summary.reused == 62
     # The same command again tries what is left, and nothing else.
     assert set(choose(made.store, loaded.config, Settings(), stale_only=True).stale) == FAULTS.for_good
     FAULTS.for_good = frozenset()
     again = run_backfill(loaded, load(made.store, report.backfill.id), Told(), resume=True, overrides=overrides)
     assert [len(run.partition_keys) for run in again.backfill.runs[3:]] == [2]
-    assert counted(again.results)["ok"] == 32
+    assert counted(again.results)["ok"] == 64
     assert stale_partitions(made.store, loaded.config) == {}
 
 
