@@ -7,6 +7,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from rag_core.errors import PermanentError
@@ -90,30 +91,30 @@ class Batcher(Generic[Item, Result]):
             if batch:
                 task = asyncio.create_task(self._run(batch), name=f"batch {self._name}")
                 self._under_way.add(task)
-                task.add_done_callback(self._ended)
+                task.add_done_callback(partial(self._ended, batch))
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
+    def _ended(self, batch: Sequence[_Waiting[Item, Result]], task: "asyncio.Task[None]") -> None:
         self._under_way.discard(task)
+        for one in batch:
+            one.done.cancel()  # of those without a result, if the task was cancelled, be it before its first step
         self._begin()
 
     async def _run(self, batch: list[_Waiting[Item, Result]]) -> None:
         self._metrics.batch_size.labels(self._name).observe(len(batch))
         try:
             results = await self._work([one.item for one in batch])
+            answered = list(zip(batch, results, strict=True))
         except PermanentError as error:
             if len(batch) == 1:
                 _fail(batch, error)
                 return
             for one in batch:  # the error is of one of them, and must not be that of the others
-                await self._run([one])
-        except asyncio.CancelledError:
-            for one in batch:
-                one.done.cancel()
-            raise
+                if not one.done.done():
+                    await self._run([one])
         except Exception as error:  # noqa: BLE001 -- it belongs to those who wait
             _fail(batch, error)
         else:
-            for one, result in zip(batch, results, strict=True):
+            for one, result in answered:
                 if not one.done.done():
                     one.done.set_result(result)
 

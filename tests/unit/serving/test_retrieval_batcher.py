@@ -131,3 +131,62 @@ async def test_who_waits_when_it_closes_is_let_go() -> None:
     done, waiting = await asyncio.wait(tasks, timeout=5)
     assert not waiting
     assert all(task.cancelled() for task in done)
+
+
+async def test_who_waits_when_it_closes_before_a_batch_has_begun_is_let_go() -> None:
+    made = batcher(Work())
+    waiting = asyncio.create_task(made.submit(1))
+    await asyncio.sleep(0)  # it has submitted; the task of its batch has not had its turn
+    await made.close()
+    done, _ = await asyncio.wait([waiting], timeout=5)
+    assert done
+    assert waiting.cancelled()
+
+
+async def test_who_waits_when_it_closes_while_a_batch_is_asked_one_by_one_is_let_go() -> None:
+    alone = asyncio.Event()
+
+    async def work(batch: Sequence[int]) -> list[int]:
+        if len(batch) > 1:
+            raise PermanentError("one of them")
+        if batch[0]:
+            alone.set()
+            await asyncio.Event().wait()
+        return list(batch)
+
+    made = Batcher[int, int]("embed", work, most=4, at_once=1, metrics=Metrics())
+    tasks = [asyncio.create_task(made.submit(item)) for item in range(4)]
+    await asyncio.wait_for(alone.wait(), 5)
+    await made.close()
+    done, _ = await asyncio.wait(tasks, timeout=5)
+    assert len(done) == 4
+    assert [task.cancelled() for task in tasks] == [False, True, True, True]
+
+
+async def test_too_few_results_are_an_error_of_those_who_wait() -> None:
+    async def work(batch: Sequence[int]) -> list[int]:
+        return list(batch)[1:]
+
+    made = Batcher[int, int]("embed", work, most=4, at_once=1, metrics=Metrics())
+    with pytest.raises(ValueError, match="shorter"):
+        await asyncio.wait_for(made.submit(1), 5)
+
+
+async def test_who_has_gone_is_not_asked_for_again() -> None:
+    work = Work()
+    work.go_on.clear()
+    made = batcher(work, at_once=1)
+    tasks = [asyncio.create_task(made.submit(item)) for item in (0, 1, -1, 2)]
+    await asyncio.sleep(0)
+    work.go_on.set()
+    await tasks[0]
+    work.go_on.clear()
+    while len(work.batches) < 2:
+        await asyncio.sleep(0)
+    tasks[1].cancel()  # the batch that fails is under way
+    await asyncio.sleep(0)
+    work.go_on.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert work.batches == [[0], [1, -1, 2], [-1], [2]]
+    assert isinstance(results[2], PermanentError)
+    assert results[3] == 4
