@@ -18,8 +18,8 @@ BUSY: Final = 0.5
 _RARE_SHARE: Final = 1 / 500
 _SHORT_WEIGHT: Final = 1.5
 _RARE_WEIGHT: Final = 1.25
-# E1234, CVE-2024-1, rag_core, "exact words"
-_NAMED: Final = re.compile(r"\b(?=\w*\d)(?=\w*[^\W\d])[\w-]+|\b\w+_\w+\b|\"[^\"]+\"|\b[A-Z]{2,}-?\d+\b")
+# E1234, CVE-2024-1, rag_core, "exact words"; in any case, because results are kept for questions without regard to it
+_NAMED: Final = re.compile(r"\b(?=\w*\d)(?=\w*[^\W\d])[\w-]+|\b\w+_\w+\b|\"[^\"]+\"|\b[a-z]{2,}-\d+\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

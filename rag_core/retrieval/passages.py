@@ -57,7 +57,7 @@ def wanted_around(hits: Sequence[Hit], neighbours: int) -> Iterator[tuple[str, i
 
 
 def widened(hits: Sequence[Hit], around: Mapping[tuple[str, int], Hit], neighbours: int) -> list[Stretch]:
-    """Join each hit with its neighbours, better hits first; no chunk comes twice, and no character.
+    """Join each hit with its neighbours, better hits first; no chunk comes twice, and none of a stretch's characters.
 
     Args:
         hits: Best first.

@@ -54,7 +54,7 @@ class SearchEngine:
         self._rows = Batcher[tuple[str, Sequence[str]], Rows](
             "fetch", self._fetch, most=most, at_once=_AT_ONCE, metrics=metrics
         )
-        self._curves: LRUCache[str, Curve | None] = LRUCache(8)
+        self._curves: LRUCache[tuple[str, str], Curve | None] = LRUCache(8)
 
     async def close(self) -> None:
         """End what is under way."""
@@ -110,6 +110,8 @@ class SearchEngine:
             return None
         hit = hit_of(rows[chunk_id], 0.0)
         around = await self._around(index, [hit], neighbours, labels)
+        # While a document is replaced its new chunks are written before the old ones are deleted: two have one place.
+        around[hit.doc_id, hit.ordinal] = hit
         return [around[place] for place in sorted(around)]
 
     async def _effort(self, index: ServedIndex, query: Query) -> Effort:
@@ -123,9 +125,11 @@ class SearchEngine:
         )
 
     async def _curve(self, index: ServedIndex) -> Curve | None:
-        if index.collection not in self._curves:
-            self._curves[index.collection] = await asyncio.to_thread(index.curve) if index.search_params else None
-        return self._curves[index.collection]
+        # A collection that is published again with other parameters was measured again.
+        key = (index.collection, index.manifest.search_params)
+        if key not in self._curves:
+            self._curves[key] = await asyncio.to_thread(index.curve) if index.search_params else None
+        return self._curves[key]
 
     async def _ranker(self, index: ServedIndex, query: Query, vector: np.ndarray | None, effort: Effort) -> Ranker:
         make = partial(

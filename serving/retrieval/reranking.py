@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from rag_core.config import RagConfig
@@ -34,7 +35,10 @@ class Reranker:
             return None
 
         def work() -> list[float]:
-            return [float(score) for score in self._model.predict([(question, text) for text in texts])]
+            scores = [float(score) for score in self._model.predict([(question, text) for text in texts])]
+            if not all(map(isfinite, scores)):
+                raise ValueError("the reranking model gave a score that is not finite")
+            return scores
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)

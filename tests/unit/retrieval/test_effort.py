@@ -33,6 +33,20 @@ def test_look_ups_trust_words(question: str, reason: str | None, weight: float) 
     assert effort.reasons == ((reason,) if reason else ())
 
 
+@pytest.mark.parametrize("name", ["ISO-9001", "CVE-2024-31337", "E1234", "rag_core", "slender"])
+def test_case_decides_nothing(name: str) -> None:
+    """Results are cached by the case-folded question; how somebody else wrote it must not decide what comes back."""
+    question = f"what does {name} ask of the people who audit factories"
+    wanted = effort_for(question, search_params={}, statistics=statistics(slender=3))
+    assert wanted.reasons
+    for written in (question.lower(), question.upper(), question.title()):
+        assert effort_for(written, search_params={}, statistics=statistics(slender=3)) == wanted
+
+
+def test_a_hyphen_and_a_number_alone_name_nothing() -> None:
+    assert effort_for("how do the 2 rows - and 3 columns - of the table differ", search_params={}).reasons == ()
+
+
 def test_a_rare_word_counts_and_one_that_occurs_nowhere_does_not() -> None:
     rare = effort_for(LONG, search_params={}, statistics=statistics(slender=3, wing=5_000))
     assert (rare.bm25_weight, rare.reasons) == (1.25, ("rare",))
@@ -59,3 +73,17 @@ def test_never_below_what_meets_the_floors(question: str, ef: int, load: float) 
     assert effort.search_params["ef"] in CURVE.good
     assert effort.search_params["other"] == 1
     assert effort.dense_weight == 1.0 <= effort.bm25_weight <= 1.5
+
+
+@given(st.text(max_size=60), st.sampled_from(CURVE.good), st.lists(st.floats(0, 3), min_size=2, max_size=5).map(sorted))
+def test_more_load_never_costs_more(question: str, ef: int, loads: list[float]) -> None:
+    efforts = [effort_for(question, search_params={"ef": ef}, curve=CURVE, load=load) for load in loads]
+    values = [effort.search_params["ef"] for effort in efforts]
+    assert values == sorted(values, reverse=True)
+    assert len({effort.weights for effort in efforts}) == 1, "load changes time, not the order of results"
+
+
+def test_what_is_given_is_left_as_it_was() -> None:
+    params = {"ef": 64}
+    effort_for("opening hours", search_params=params, curve=CURVE, load=1.0)
+    assert params == {"ef": 64}
