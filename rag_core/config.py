@@ -2,18 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rag_core.config_base import MIB, HttpAddress, Section
+from rag_core.config_embedding import EmbeddingConfig
 from rag_core.config_freshness import (
     AlertsConfig,
     AutomationConfig,
@@ -23,20 +18,38 @@ from rag_core.config_freshness import (
     RunConfig,
     SqsEvents,
 )
+from rag_core.config_index import IndexConfig
 from rag_core.config_serving import ServingConfig
+from rag_core.config_spark import SparkConfig
+from rag_core.config_store import StoreConfig
 
-
-class StoreConfig(Section):
-    """Where tables, vectors, work files and the local index live."""
-
-    root: str = Field(description="Local folder or s3://bucket/prefix. A relative path is relative to the file.")
-
-    @field_validator("root")
-    @classmethod
-    def _known_scheme(cls, value: str) -> str:
-        if "://" in value and not value.startswith("s3://"):
-            raise ValueError("a local folder or s3://bucket/prefix")
-        return value
+__all__ = [
+    "AlertsConfig",
+    "ArchiveLimits",
+    "AutomationConfig",
+    "ChunkingConfig",
+    "EmbeddingConfig",
+    "EvaluationConfig",
+    "FilesSource",
+    "FreshnessConfig",
+    "IndexConfig",
+    "JsonlSource",
+    "LabelledQueries",
+    "Objective",
+    "ParsingConfig",
+    "PublicationConfig",
+    "QualityConfig",
+    "RagConfig",
+    "RetentionConfig",
+    "RunConfig",
+    "S3Source",
+    "ServingConfig",
+    "SlackSource",
+    "SourceConfig",
+    "SparkConfig",
+    "SqsEvents",
+    "StoreConfig",
+]
 
 
 class ChunkingConfig(Section):
@@ -155,112 +168,6 @@ class ParsingConfig(Section):
     timeout_s: float = Field(default=60.0, gt=0, description="Longer documents are rejected as timed out.")
     memory_mib: int = Field(default=2048, ge=256, description="Address space the parser may use beyond its start.")
     archive: ArchiveLimits = Field(default_factory=ArchiveLimits, description="Bounds on archives.")
-
-
-class EmbeddingConfig(Section):
-    """The embedding model and how it is run."""
-
-    backend: Literal["sentence-transformers", "openai"] = Field(
-        default="sentence-transformers", description="Local model, or any OpenAI-compatible endpoint."
-    )
-    model: str = Field(
-        default="all-MiniLM-L6-v2",
-        description="`all-MiniLM-L6-v2` needs no network; else a model folder, a hub name or the endpoint's name.",
-    )
-    revision: str | None = Field(default=None, description="Model-hub revision.")
-    allow_download: bool = Field(default=False, description="Ask the model hub for models that are not on disk.")
-    dim: int | None = Field(default=None, gt=0, description="Vector dimension; required for the openai backend.")
-    max_tokens: int | None = Field(
-        default=None, gt=0, description="Tokens the model reads, special tokens included; default: the model's own."
-    )
-    tokenizer: str | None = Field(
-        default=None, description="Path of a tokenizer.json; for endpoints whose tokenizer is not the default model's."
-    )
-    query_prefix: str | None = Field(default=None, description="Before each query; default: the model's own.")
-    passage_prefix: str | None = Field(default=None, description="Before each passage; default: the model's own.")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto", description="`auto` takes half precision where a measured cosine against fp32 allows it."
-    )
-    min_cosine: float = Field(
-        default=0.999, gt=0, le=1, description="Mean cosine to fp32 that half precision must reach to be chosen."
-    )
-    batch_tokens: int = Field(default=16_384, ge=256, description="Padded tokens in one batch.")
-    checkpoint_tokens: int = Field(default=500_000, ge=256, description="Tokens embedded between two checkpoints.")
-    base_url: HttpAddress | None = Field(default=None, description="openai backend: address of the endpoint.")
-    api_key: SecretStr | None = Field(
-        default=None, description="openai backend: secret, only from RAG_EMBEDDING__API_KEY."
-    )
-    request_batch: int = Field(default=128, ge=1, description="openai backend: texts in one request.")
-    concurrency: int = Field(default=4, ge=1, description="openai backend: requests at once.")
-    timeout_s: float = Field(default=60.0, gt=0, description="openai backend: time limit of one request.")
-    max_retries: int = Field(default=6, ge=0, description="openai backend: tries after a refused request.")
-    workers: int | None = Field(
-        default=None,
-        ge=1,
-        description="Embedding jobs at once; default: one for each GPU, and one on a machine without.",
-    )
-    worker_idle_s: float = Field(
-        default=300.0,
-        ge=0,
-        description="A local worker stays ready, its model loaded, this long after its last job; 0: it ends with it.",
-    )
-
-    @model_validator(mode="after")
-    def _endpoint_complete(self) -> "EmbeddingConfig":
-        if self.backend == "openai" and (self.base_url is None or self.dim is None):
-            raise ValueError("the openai backend needs base_url and dim")
-        return self
-
-
-class IndexConfig(Section):
-    """The Milvus collection. Without a uri, a Milvus Lite server on loopback is started and stopped by itself."""
-
-    uri: HttpAddress | None = Field(
-        default=None, description="http(s)://host:port of a Milvus server; empty: Milvus Lite."
-    )
-    token: SecretStr | None = Field(default=None, description="Secret, only from RAG_INDEX__TOKEN: user:password.")
-    database: str = Field(default="default", description="Milvus database.")
-    alias: str = Field(default="rag", description="Name that queries use; points at the published collection.")
-    index_type: str = Field(
-        default="FLAT",
-        description="Dense index. FLAT keeps recall under filters; on Lite choose HNSW beyond some 50,000 chunks.",
-    )
-    metric: Literal["COSINE", "IP"] = Field(default="COSINE", description="Vectors have unit length: both rank alike.")
-    build_params: dict[str, Any] = Field(
-        default_factory=dict, description="Such as {M: 16, efConstruction: 200}. Empty: built-in ones."
-    )
-    search_params: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Such as {ef: 128}. Tried among others: each verdict picks the cheapest that meets the floors.",
-    )
-    write_batch: int = Field(default=1_000, ge=1, description="Rows in one upsert.")
-    timeout_s: float = Field(default=60.0, gt=0, description="Time limit of one request.")
-    lite_idle_s: float = Field(
-        default=120.0, gt=0, description="Milvus Lite stops this long after its last client went away."
-    )
-
-
-class SparkConfig(Section):
-    """The Spark that parses and chunks large changes."""
-
-    master: str = Field(default="local[*]", description="Spark master URL.")
-    remote: str | None = Field(default=None, description="Spark Connect URL; wins over master.")
-    driver_memory: str = Field(default="1g", description="Heap of the local driver.")
-    in_process_max_objects: int = Field(
-        default=2_048, ge=0, description="Changes up to this many objects run in the process itself, without a JVM."
-    )
-    in_process_max_bytes: int = Field(
-        default=64 * MIB, ge=0, description="Changes up to this many bytes run in the process itself."
-    )
-    conf: dict[str, str] = Field(default_factory=dict, description="Further Spark settings.")
-
-    @field_validator("conf", mode="before")
-    @classmethod
-    def _as_spark_writes_them(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {key: str(item).lower() if isinstance(item, bool | int | float) else item for key, item in value.items()}
 
 
 class LabelledQueries(Section):
