@@ -37,7 +37,7 @@ FRESHNESS: Final = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36
 STAGES: Final = ("documents", "chunks", "embeddings", "index_partitions")
 PUBLISHED: Final = "published_index"
 
-CRON_KEYS: Final = ("publish_cron", "reconcile_cron", "retention_cron")
+CRON_KEYS: Final = ("publish_cron", "reconcile_cron", "retention_cron", "backup_cron")
 
 # Dagster types conditions by what they are for, asset or check; those here are for both.
 Condition = Any

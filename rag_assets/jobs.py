@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from rag_assets.packed import SOURCE_TAG, build_packed_job
-from rag_assets.upkeep import maintain_tables, retention
+from rag_assets.upkeep import back_up, maintain_tables, retention
 from rag_core.config import RagConfig
 from rag_core.freshness.slo import check_name
 
@@ -59,4 +59,4 @@ def build_jobs(config: RagConfig) -> Sequence["dg.JobDefinition | UnresolvedAsse
         )
         for source in config.sources
     ]
-    return [build_packed_job(config), whole, checks, publish, *stages, *sources, maintain_tables, retention]
+    return [build_packed_job(config), whole, checks, publish, *stages, *sources, maintain_tables, retention, back_up]

@@ -1,4 +1,6 @@
-"""Upkeep: the jobs `maintain_tables` (files of tables) and `retention` (all that rag.yaml does not keep any longer)."""
+"""Upkeep: the jobs `maintain_tables` (files of tables), `retention` (all that rag.yaml does not keep any longer) and
+`back_up` (a snapshot of the tables).
+"""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -8,6 +10,9 @@ import dagster as dg
 
 from rag_assets.materialize import RETRY, failures_by_class
 from rag_assets.stages import MILVUS_POOL
+from rag_core.backup.layout import backup_store
+from rag_core.backup.taking import give_up_old, take
+from rag_core.errors import ConfigError
 from rag_core.retention.leftovers import clear_leftovers
 from rag_core.retention.rows import remove_expired
 from rag_core.stages.publication import generations
@@ -15,8 +20,10 @@ from rag_core.stages.retention import collect
 from rag_core.tables.maintenance import maintain
 from resources.milvus import MilvusResource
 from resources.platform import PlatformResource
+from resources.progress import progress_of
 
 RETENTION_JOB = "retention"
+BACKUP_JOB = "back_up"
 
 _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _UNENDED = [status for status in dg.DagsterRunStatus if status not in _ENDED]
@@ -84,6 +91,38 @@ def maintain_tables() -> None:
 def retention() -> None:
     """Remove what is not kept any longer."""
     compact_and_vacuum(remove_leftovers(remove_old_rows(remove_collections())))
+
+
+@dg.op(retry_policy=RETRY, out=dg.Out(dg.Nothing))
+def take_snapshot(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
+    """Copy the tables to `backup.to`, and remove snapshots beyond `backup.keep`."""
+    config, now = platform.config, datetime.now(UTC)
+    with failures_by_class():
+        if config.backup.to is None:
+            raise ConfigError("backup.to: no place for backups is configured")
+        backup = backup_store(platform.store, config.backup.to)
+        taken = take(platform.store, backup, now=now, on_progress=progress_of(context, BACKUP_JOB))
+        gone, _ = give_up_old(backup, keep=config.backup.keep, now=now)
+    context.add_output_metadata(
+        {
+            "snapshot": taken.snapshot.name,
+            "rows": sum(taken.snapshot.rows.values()),
+            "size_bytes": sum(taken.snapshot.files.values()),
+            "copied_bytes": taken.copied_bytes,
+            "copied_files": taken.copied,
+            "removed_snapshots": len(gone),
+        }
+    )
+
+
+@dg.job(
+    name=BACKUP_JOB,
+    executor_def=dg.in_process_executor,
+    description="Take a snapshot of the tables to `backup.to`. Safe beside running jobs.",
+)
+def back_up() -> None:
+    """Take a snapshot of the tables."""
+    take_snapshot()
 
 
 def _shown(figures: Mapping[str, int]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from rag_core.config_backup import BackupConfig
 from rag_core.config_base import MIB, HttpAddress, Section
 from rag_core.config_embedding import EmbeddingConfig
 from rag_core.config_freshness import (
@@ -27,6 +28,7 @@ __all__ = [
     "AlertsConfig",
     "ArchiveLimits",
     "AutomationConfig",
+    "BackupConfig",
     "ChunkingConfig",
     "EmbeddingConfig",
     "EvaluationConfig",
@@ -282,6 +284,7 @@ class RagConfig(Section):
     freshness: FreshnessConfig = Field(default_factory=FreshnessConfig, description="Detection of changes, objectives.")
     automation: AutomationConfig = Field(default_factory=AutomationConfig, description="What starts by itself.")
     alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="Who is told.")
+    backup: BackupConfig = Field(default_factory=BackupConfig, description="Snapshots of the tables.")
     retention: RetentionConfig = Field(default_factory=RetentionConfig, description="How long things are kept.")
     quality: QualityConfig = Field(default_factory=QualityConfig, description="Declared tests.")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Recalls before publication.")

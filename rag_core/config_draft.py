@@ -112,6 +112,7 @@ class Draft:
         """Yield the keys that hold local paths, each with the section it is in and its text."""
         sources = self.data.get("sources")
         candidates: list[tuple[KeyPath, Any]] = [(("store", "root"), self.data.get("store"))]
+        candidates.append((("backup", "to"), self.data.get("backup")))
         candidates += [(("embedding", key), self.data.get("embedding")) for key in ("tokenizer", "model")]
         entries = enumerate(sources) if isinstance(sources, list) else ()
         candidates += [(("sources", number, "root"), entry) for number, entry in entries]

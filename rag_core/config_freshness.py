@@ -118,6 +118,7 @@ class AutomationConfig(Section):
     retention_cron: str = Field(
         default="30 3 * * *", description="When old rows, versions and collections are removed."
     )
+    backup_cron: str = Field(default="0 1 * * *", description="When a snapshot is taken, if `backup.to` is set.")
 
 
 class RetentionConfig(Section):

@@ -1,4 +1,4 @@
-"""What happens at times of day: the reconciliation of everything, the verification after it, and retention."""
+"""What happens at times of day: the reconciliation of everything, the verification after it, retention, backups."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC
@@ -8,7 +8,7 @@ import dagster as dg
 from dbt_like_checks.index_checks import VERIFY_JOB
 from rag_assets.automation import cron
 from rag_assets.packed import PACKED_JOB, REASON_TAG, run_config, run_tags
-from rag_assets.upkeep import RETENTION_JOB
+from rag_assets.upkeep import BACKUP_JOB, RETENTION_JOB
 from rag_core.config import RagConfig
 from rag_core.packing import Item, Pack, pack
 from rag_core.partitions import partition_keys_of
@@ -56,7 +56,14 @@ def build_schedules(config: RagConfig) -> Sequence[dg.ScheduleDefinition]:
         default_status=status,
         description="Removes what rag.yaml does not keep any longer.",
     )
-    return [reconcile, retention]
+    backup = dg.ScheduleDefinition(
+        name=BACKUP_JOB,
+        job_name=BACKUP_JOB,
+        cron_schedule=cron(config, "backup_cron"),
+        default_status=status if config.backup.to else dg.DefaultScheduleStatus.STOPPED,
+        description="Takes a snapshot of the tables to `backup.to`; off where none is configured.",
+    )
+    return [reconcile, retention, backup]
 
 
 def build_verify_sensor(config: RagConfig) -> dg.SensorDefinition:

@@ -10,6 +10,7 @@ import typer
 from rag_assets.cli import (
     alerts,
     backfilling,
+    backing_up,
     configure,
     inspecting,
     keys,
@@ -57,6 +58,7 @@ app.command("slo")(slo.slo)
 app.command("status")(inspecting.status)
 app.command("doctor")(configure.doctor)
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(backing_up.app, name="backup")
 app.add_typer(inspecting.app, name="inspect")
 app.add_typer(keys.app, name="keys")
 app.add_typer(configure.app, name="config")

@@ -72,6 +72,11 @@ class RedisKeys:
         """Return where an entry is."""
         return f"{self._prefix}entry:{key}"
 
+    @property
+    def all(self) -> str:
+        """Return the pattern of all keys of the store."""
+        return f"{self._prefix}*"
+
     def documents(self, doc_ids: Sequence[str]) -> list[str]:
         """Return `doc` and `gone` of each document, as the scripts want them."""
         return [f"{self._prefix}{kind}:{doc_id}" for doc_id in doc_ids for kind in ("doc", "gone")]
