@@ -120,6 +120,15 @@ async def test_a_run_forgets_exactly_what_was_made_of_a_document(server: RedisSe
         assert await one.cache.forget(["d2"]) == 1
 
 
+async def test_a_restored_store_forgets_all_that_was_made_of_it_before_and_no_other(server: RedisServer) -> None:
+    async with opened(server) as one, opened(server, Store("/another")) as other:
+        for cache in (one.cache, other.cache):
+            await cache.set("key", b"1", ttl_s=60, doc_ids=["d1"])
+        assert RedisInvalidation(server.url, STORE).forget_everything() == 2
+        assert await one.cache.get("key") is None
+        assert await other.cache.get("key") == b"1"
+
+
 async def test_many_documents_are_forgotten(server: RedisServer) -> None:
     documents = [f"d{number}" for number in range(DOCUMENTS_PER_CALL + 1)]
     async with opened(server) as one:

@@ -99,12 +99,17 @@ def test_partitions_under_way_are_those_of_runs_that_have_begun(instance: dg.Dag
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_all_are_on_from_the_start_or_off(enabled: bool) -> None:
-    config = _config(automation={"enabled": enabled})
+    config = _config(automation={"enabled": enabled}, backup={"to": "/b"})
     made = [*build_schedules(config), build_verify_sensor(config), build_automation_sensor(config)]
     assert {one.default_status.value for one in made} == {"RUNNING" if enabled else "STOPPED"}
 
 
-@pytest.mark.parametrize("key", ["reconcile_cron", "retention_cron"])
+def test_without_a_place_no_backup_is_taken() -> None:
+    status = {one.name: one.default_status.value for one in build_schedules(_config())}
+    assert status == {"reconcile": "RUNNING", "retention": "RUNNING", "back_up": "STOPPED"}
+
+
+@pytest.mark.parametrize("key", ["reconcile_cron", "retention_cron", "backup_cron"])
 def test_a_wrong_cron_names_its_key(key: str) -> None:
     with pytest.raises(ConfigError, match=f"automation.{key} is 'nightly'"):
         build_schedules(_config(automation={key: "nightly"}))
