@@ -91,7 +91,7 @@ class Setup:
         self.config_path.write_text(yaml.safe_dump(content))
         self.files = [path for one in sources for path in _files(root, str(one["name"]), buckets)]
         self.loaded: LoadedConfig = load_config(self.config_path, check_files=False)
-        self.store = Store(self.loaded.config.store.root)
+        self.store = Store.of(self.loaded.config.store)
         self._edition = itertools.count()
 
     def change(self) -> None:

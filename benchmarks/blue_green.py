@@ -107,7 +107,7 @@ class Bench:
 
     @property
     def store(self) -> Store:
-        return Store(self.config.store.root)
+        return Store.of(self.config.store)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         content = {"store": {"root": "./data"}, "sources": [self._source], "evaluation": self._evaluation, **settings}

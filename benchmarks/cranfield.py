@@ -54,7 +54,7 @@ def _measure(corpus: Path, folder: Path) -> dict[str, dict[str, float]]:
     summary = run_pipeline(loaded)
     if summary.failures:
         raise SystemExit("\n".join(failure.message for failure in summary.failures))
-    store = Store(loaded.config.store.root)
+    store = Store.of(loaded.config.store)
     qrels = load_qrels(corpus / "qrels.tsv")
     queries = {name: text for name, text in load_queries(corpus / "queries.jsonl").items() if name in qrels}
     try:

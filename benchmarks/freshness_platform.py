@@ -56,7 +56,7 @@ class Platform:
 
     @property
     def store(self) -> Store:
-        return Store(self.config.store.root)
+        return Store.of(self.config.store)
 
     def start(self) -> None:
         """Start the platform; its output goes to a file."""

@@ -89,7 +89,7 @@ def main() -> None:
         loaded = _indexed(arguments.corpus.resolve(), folder)
         questions = folder / "questions.json"
         questions.write_text(json.dumps(list(load_queries(arguments.corpus / "queries.jsonl").values())))
-        store = Store(loaded.config.store.root)
+        store = Store.of(loaded.config.store)
         manifest = latest_manifest(store)
         assert manifest is not None
         try:
@@ -118,7 +118,7 @@ def _indexed(corpus: Path, folder: Path) -> LoadedConfig:
     source = {"name": "abstracts", "kind": "jsonl", "root": str(corpus / "docs.jsonl")}
     path.write_text(json.dumps({"store": {"root": "./data"}, "sources": [source]}))
     loaded = load_config(path)
-    if latest_manifest(Store(loaded.config.store.root)) is None:
+    if latest_manifest(Store.of(loaded.config.store)) is None:
         _STATUS.print("indexing …")
         summary = run_pipeline(loaded)
         if summary.failures:

@@ -187,7 +187,7 @@ def run_backfill(
         TransientError: Another process works on it.
     """
     started = time.perf_counter()
-    store, config = Store(loaded.config.store.root), loaded.config
+    store, config = Store.of(loaded.config.store), loaded.config
     after = RunSummary()
     with code_location(loaded, overrides) as (defs, instance), ExitStack() as stack:
         backfill = resumed(store, instance, backfill) if resume else claim(store, backfill)

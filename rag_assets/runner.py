@@ -170,7 +170,7 @@ def _look_at(config: RagConfig, source: str, *, accept_deletions: bool) -> dict[
 
     A source that cannot be looked at fails its run, which says why.
     """
-    store, cursor = Store(config.store.root), LookCursor()
+    store, cursor = Store.of(config.store), LookCursor()
     while True:
         now = datetime.now(UTC)
         seen = observe(store, config, source, now=now, cursor=cursor, accept_shrink=accept_deletions)
@@ -205,7 +205,7 @@ def code_location(
         loaded: The configuration.
         overrides: Resources by name, replacing the default ones.
     """
-    store = Store(loaded.config.store.root)
+    store = Store.of(loaded.config.store)
     if loaded.path is not None:
         os.environ["RAG_CONFIG"] = str(loaded.path)
     from definitions import build_defs

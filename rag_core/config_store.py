@@ -2,17 +2,39 @@
 
 from pydantic import Field, field_validator
 
-from rag_core.config_base import Section
+from rag_core.config_base import HttpAddress, Section
+
+
+class S3Config(Section):
+    """How a store in S3 is reached. Credentials are found as AWS's own tools find them; none are in the file."""
+
+    endpoint_url: HttpAddress | None = Field(default=None, description="Address of an S3-compatible server; else AWS.")
+    region: str | None = Field(
+        default=None, description="Region of the bucket; else AWS_REGION or AWS_DEFAULT_REGION of the environment."
+    )
+    virtual_hosts: bool | None = Field(
+        default=None,
+        description="Whether the bucket is part of the host name; default: on AWS, and not with `endpoint_url`.",
+    )
+    ca_file: str | None = Field(default=None, description="PEM file with the authority that signed the server's key.")
+    connect_timeout_s: float = Field(default=5.0, gt=0, description="Time limit of a connection.")
+    request_timeout_s: float = Field(default=60.0, gt=0, description="Time limit of a request.")
+    tries: int = Field(
+        default=6, ge=1, description="Tries of a request that fails in a way that passes, with back-off."
+    )
 
 
 class StoreConfig(Section):
     """Where tables, vectors, work files and the local index live."""
 
     root: str = Field(description="Local folder or s3://bucket/prefix. A relative path is relative to the file.")
+    s3: S3Config = Field(default_factory=S3Config, description="How S3 is reached.")
 
     @field_validator("root")
     @classmethod
     def _known_scheme(cls, value: str) -> str:
         if "://" in value and not value.startswith("s3://"):
             raise ValueError("a local folder or s3://bucket/prefix")
+        if value.startswith("s3://") and not value.removeprefix("s3://").strip("/"):
+            raise ValueError("s3://bucket/prefix, with a bucket")
         return value

@@ -28,7 +28,7 @@ class PlatformResource(dg.ConfigurableResource["PlatformResource"]):
     @property
     def store(self) -> Store:
         """The store; opens nothing."""
-        return Store(self.config.store.root)
+        return Store.of(self.config.store)
 
     def slice(self, table: str, partition_keys: list[str] | tuple[str, ...] | None = None) -> TableSlice:
         """Return partitions of a table at its newest version."""

@@ -50,7 +50,7 @@ _MEMORY: Final = TypeAdapter(Memory)
 
 def build_alert_sensor(config: RagConfig) -> dg.SensorDefinition:
     """Make the sensor. It starts nothing: each evaluation is a tick that was skipped, with a summary."""
-    store = Store(config.store.root)
+    store = Store.of(config.store)
     facts = _Facts(store, config)
 
     @dg.sensor(

@@ -46,7 +46,7 @@ def build_source_sensors(config: RagConfig) -> list[dg.SensorDefinition]:
 
 
 def _sensor(config: RagConfig, source: SourceConfig) -> dg.SensorDefinition:
-    store = Store(config.store.root)
+    store = Store.of(config.store)
 
     @dg.sensor(
         name=f"source_{source.name}",

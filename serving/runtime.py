@@ -59,7 +59,7 @@ class Runtime:
         """
         serving = config.serving
         self.config = config
-        self.store = Store(config.store.root)
+        self.store = Store.of(config.store)
         self.metrics = Metrics()
         self.authenticator = Authenticator(serving.access, serving.host, self.metrics)
         self.admission = Admission(serving.limits, self.metrics, serving.cache.redis_url)

@@ -70,7 +70,7 @@ class World:
 
     @property
     def store(self) -> Store:
-        return Store(self.config.store.root)
+        return Store.of(self.config.store)
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ def alerts(
     """Open alerts, as the sensor `alerts` found them; then messages that could not be delivered yet."""
     if context.invoked_subcommand is not None:
         return
-    store = Store(load_config(check_files=False).config.store.root)
+    store = Store.of(load_config(check_files=False).config.store)
     if history:
         _show_history(read_alerts(store, history), json_output=json_output)
     else:

@@ -57,7 +57,7 @@ def backfill(
 ) -> None:
     """Bring chosen partitions up to date in packed runs that give way to fresh changes; can be resumed."""
     loaded = load_config()
-    store = Store(loaded.config.store.root)
+    store = Store.of(loaded.config.store)
     if listed:
         _print_list(store, loaded, json_output=json_output)
         return

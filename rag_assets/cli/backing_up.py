@@ -122,7 +122,7 @@ def _places(config: RagConfig, given: str) -> tuple[Store, Store]:
     root = given if remote else str(Path(given).expanduser().resolve()) if given else config.backup.to
     if not root:
         raise ConfigError("backup.to: no place for backups; set it, or name one on the command line")
-    store = Store(config.store.root)
+    store = Store.of(config.store)
     return store, layout.backup_store(store, root)
 
 

@@ -30,7 +30,7 @@ Limit = Annotated[int, typer.Option("--limit", help="At most so many rows; 0: al
 def status(json_output: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
     """Per source: documents by status, chunks, vectors, last change seen and indexed."""
     loaded = load_config()
-    store = Store(loaded.config.store.root)
+    store = Store.of(loaded.config.store)
     sources = source_status(store, loaded.config)
     manifest = latest_manifest(store)
     if json_output:
@@ -146,7 +146,7 @@ def _show(
     name: str, columns: list[str], shown: list[str], where: pc.Expression | None, limit: int, json_output: bool
 ) -> None:
     """Print every column for machines, and for people those that fit a line."""
-    rows = _rows(TableSlice.newest(Store(load_config().config.store.root), name), columns, where, limit)
+    rows = _rows(TableSlice.newest(Store.of(load_config().config.store), name), columns, where, limit)
     if json_output:
         print_json_lines(rows)
     else:

@@ -27,7 +27,7 @@ def plan(
     from rag_core.stages.plan import make_plan
 
     config = load_config().config
-    made = make_plan(Store(config.store.root), config, sources=source)
+    made = make_plan(Store.of(config.store), config, sources=source)
     if json_output:
         print_json(made.to_dict(by_partition=by_partition))
         return
@@ -103,7 +103,7 @@ def rollback() -> None:
     from rag_core.stages.rollback import rollback as roll_back
 
     config = load_config().config
-    store = Store(config.store.root)
+    store = Store.of(config.store)
     with connect(config.index, store) as client:
         done = roll_back(store, config, client, run_id=_run_id("rollback"))
     print_text(
@@ -122,7 +122,7 @@ def abandon() -> None:
     from rag_core.stages.retention import abandon as remove
 
     config = load_config().config
-    store = Store(config.store.root)
+    store = Store.of(config.store)
     with connect(config.index, store) as client:
         known = generations(store, config)
         removed = remove(store, known, client, run_id=_run_id("abandon"))

@@ -31,7 +31,7 @@ def receipts(
     """Receipts of removed documents: when, how many rows, and that id, own text and own vectors find nothing."""
     if json_output and csv_output:
         raise PermanentError("rag receipts prints JSON lines or CSV, not both: leave out --json or --csv")
-    store = Store(load_config().config.store.root)
+    store = Store.of(load_config().config.store)
     rows = read_receipts(store, doc=doc, since=since.replace(tzinfo=UTC) if since else None)
     if json_output:
         print_json_lines(rows.to_pylist())

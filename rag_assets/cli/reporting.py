@@ -31,7 +31,7 @@ def report(
     from rag_core.reports.index_page import write_index
 
     config = load_config().config
-    store = Store(config.store.root)
+    store = Store.of(config.store)
     pages = [*_source_pages(store, config, source), *_verdict_pages(store, config)]
     if data_docs or run:
         pages += _data_docs(store, run)

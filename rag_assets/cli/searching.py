@@ -103,7 +103,7 @@ def evaluate(
     given = _labelled(config, source, queries, qrels)
     modes = [_mode(name) for name in mode or get_args(Mode)]
     with open_retriever(config) as retriever:
-        sets = [given] if given else query_sets(Store(config.store.root), config)
+        sets = [given] if given else query_sets(Store.of(config.store), config)
         if not sets:
             raise ConfigError("nothing to measure with; give files, or set evaluation.labelled or known_items")
         measured = measure_relevance(retriever.client, retriever.target, sets, modes=modes)

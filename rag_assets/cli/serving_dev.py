@@ -43,7 +43,7 @@ def dev(
 
     loaded = load_config()
     _check_port(port)
-    store = Store(loaded.config.store.root)
+    store = Store.of(loaded.config.store)
     home = dagster_home(store, loaded.config)
     os.environ |= {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "yes"}
     if loaded.path is not None:

@@ -29,7 +29,7 @@ def slo(
 ) -> None:
     """Freshness of each source: share of changes searchable in time, error budget, burn rates, age of the data."""
     config = load_config(check_files=False).config
-    store, now = Store(config.store.root), datetime.now(UTC)
+    store, now = Store.of(config.store), datetime.now(UTC)
     found = [measure(store, config, name, now=now) for name in _names(config, source)]
     if json_output:
         print_json({"now": now, "sources": [_document(one, changes) for one in found]})

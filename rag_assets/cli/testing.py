@@ -49,7 +49,7 @@ def test(
     chosen = _chosen(load_declarations(config), select or [])
     keys = _keys(config, source, partition)
     run_id, results = f"rag-test-{uuid.uuid4().hex[:12]}", list[Result]()
-    store, jumps = Store(config.store.root), dict[str, set[str]]()
+    store, jumps = Store.of(config.store), dict[str, set[str]]()
     with _progress_bar(quiet=json_output) as report:
         for table, tests in chosen.items():
             slice_ = newest_slice(store, table, _existing(config, table, keys))
@@ -102,7 +102,7 @@ def _existing(config: RagConfig, table: str, keys: tuple[str, ...] | None) -> tu
     """Return the partitions to test: those that are asked for, else those that hold rows or did before."""
     if table not in PARTITIONED or keys is not None:
         return keys
-    hold = set(partition_values(Store(config.store.root), table, "partition_key"))
+    hold = set(partition_values(Store.of(config.store), table, "partition_key"))
     return tuple(key for key in all_partition_keys(config) if key in hold)
 
 

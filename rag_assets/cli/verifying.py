@@ -70,7 +70,7 @@ def verify(
 ) -> None:
     """Compare Milvus with the ledger, row by row; exit code 1 if they differ in the end."""
     config = load_config().config
-    store = Store(config.store.root)
+    store = Store.of(config.store)
     manifest = latest_manifest(store)
     tables = ledger_tables(store, config, collection)
     only = _selected(config, source, partition)

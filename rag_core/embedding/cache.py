@@ -153,7 +153,7 @@ class VectorCache:
             data,
             mode="append",
             partition_by=["model_fingerprint", "shard"],
-            storage_options=self._store.storage_options,
+            storage_options=self._store.storage_options or None,
             writer_properties=_WRITER,
             commit_properties=CommitProperties(custom_metadata=metadata, max_commit_retries=_COMMIT_TRIES),
         )

@@ -5,6 +5,7 @@ It holds no secret: keys and cloud credentials reach the worker through its envi
 
 from collections.abc import Iterable
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
 
 import pyarrow as pa
 import pyarrow.compute
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from rag_core.config import EmbeddingConfig
+from rag_core.config_store import S3Config
 from rag_core.embedding.model import ModelSpec
 from rag_core.errors import PermanentError, TransientError
 from rag_core.tables.store import Store
@@ -25,7 +27,6 @@ ITEMS: Final = pa.schema(
     ]
 )
 _ROW_GROUP_ROWS: Final = 4_096
-_SECRET_WORDS: Final = ("secret", "access_key", "token", "password", "credential", "sas", "private_key")
 
 
 class WorkManifest(BaseModel):
@@ -34,7 +35,7 @@ class WorkManifest(BaseModel):
     Attributes:
         run_id: Of the run that wrote it; names its folder.
         store_root: As in `Store`.
-        storage_options: Of the store, without secrets.
+        store_s3: As in `Store`; holds no secret.
         embedding: The configuration, without its key.
         model_fingerprint: What the worker's own model must have.
         dim: Vector dimension.
@@ -47,7 +48,7 @@ class WorkManifest(BaseModel):
 
     run_id: str
     store_root: str
-    storage_options: dict[str, str]
+    store_s3: S3Config
     embedding: EmbeddingConfig
     model_fingerprint: str
     dim: int
@@ -58,7 +59,7 @@ class WorkManifest(BaseModel):
     @property
     def store(self) -> Store:
         """The store, with credentials left to the environment."""
-        return Store(root=self.store_root, storage_options=self.storage_options)
+        return Store(self.store_root, self.store_s3)
 
 
 def write_manifest(
@@ -93,7 +94,7 @@ def write_manifest(
         manifest = WorkManifest(
             run_id=run_id,
             store_root=store.root,
-            storage_options={k: v for k, v in store.storage_options.items() if not _is_secret(k)},
+            store_s3=store.s3,
             embedding=config.model_copy(update={"api_key": None}),
             model_fingerprint=spec.fingerprint,
             dim=spec.dim,
@@ -105,7 +106,7 @@ def write_manifest(
             file.write(manifest.model_dump_json(indent=2).encode())
     except OSError as error:
         raise TransientError(f"cannot write the work manifest under {store.uri(relative)}: {error}") from error
-    return store.uri(relative, "manifest.json")
+    return _address(store, f"{relative}/manifest.json")
 
 
 def read_manifest(address: str) -> WorkManifest:
@@ -115,7 +116,7 @@ def read_manifest(address: str) -> WorkManifest:
         PermanentError: There is none, or it was written by another version of this program.
         TransientError: The store cannot be reached.
     """
-    filesystem, path = pafs.FileSystem.from_uri(address) if "://" in address else (pafs.LocalFileSystem(), address)
+    filesystem, path = _opened(address)
     try:
         with filesystem.open_input_stream(path) as file:
             return WorkManifest.model_validate_json(file.read())
@@ -156,5 +157,16 @@ def _unseen(batch: pa.RecordBatch, seen: set[str]) -> pa.Table:
     return pa.table(columns, names=ITEMS.names).filter(pa.array(keep, pa.bool_())).cast(ITEMS)
 
 
-def _is_secret(option: str) -> bool:
-    return any(word in option.lower() for word in _SECRET_WORDS)
+def _address(store: Store, path: str) -> str:
+    """Return an address that says how S3 is reached as well, so that a worker needs nothing else to find its work."""
+    settings = store.s3.model_dump(mode="json", exclude_defaults=True)
+    return store.uri(path) + (f"?{urlencode(settings)}" if settings else "")
+
+
+def _opened(address: str) -> tuple[pafs.FileSystem, str]:
+    if "://" not in address:
+        return pafs.LocalFileSystem(), address
+    uri, _, settings = address.partition("?")
+    folder, _, name = uri.rpartition("/")
+    filesystem, root = Store(folder, S3Config.model_validate(dict(parse_qsl(settings)))).filesystem()
+    return filesystem, f"{root}/{name}"

@@ -29,7 +29,7 @@ class Retriever:
     def __init__(self, config: RagConfig, client: IndexClient) -> None:
         self._config = config
         self._client = client
-        self._store = Store(config.store.root)
+        self._store = Store.of(config.store)
         self._serving: ServedIndex | None = None
 
     @property
@@ -121,7 +121,7 @@ def open_retriever(config: RagConfig) -> Iterator[Retriever]:
         ConfigError: The model that the published index was built with is not there any more.
         FingerprintMismatchError: It is there, but its files are others now.
     """
-    store = Store(config.store.root)
+    store = Store.of(config.store)
     if latest_manifest(store) is None:
         raise PermanentError(f"nothing is published in store {store.root} yet; build the index first: rag run")
     with connect(config.index, store) as client:

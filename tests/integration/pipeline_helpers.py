@@ -58,7 +58,7 @@ class Platform:
 
     @property
     def store(self) -> Store:
-        return Store(self.config.store.root)
+        return Store.of(self.config.store)
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of a command about this platform."""

@@ -43,7 +43,7 @@ class World:
     def __init__(self, root: Path, instance: dg.DagsterInstance, **alerts: Any) -> None:
         (root / "data").mkdir(parents=True)
         self.config: RagConfig = config_of(root).model_copy(update={"alerts": AlertsConfig(**alerts)})
-        self.store = Store(self.config.store.root)
+        self.store = Store.of(self.config.store)
         self.instance = instance
         self.cursor: str | None = None
         self.sensor = build_alert_sensor(self.config)

@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store whose pages were written by the command, and its rag.yaml."""
     folder = tmp_path_factory.mktemp("reports")
     config = config_of(folder)
-    store = Store(config.store.root)
+    store = Store.of(config.store)
     fill(store)
     append_verdict(store, verdict_of(config, passed=False))
     _write_yaml(folder, config)

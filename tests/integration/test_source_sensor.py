@@ -26,7 +26,7 @@ class Sensor:
         path = root / "rag.yaml"
         path.write_text(yaml.safe_dump({"store": {"root": "data"}, "sources": [source], "freshness": freshness}))
         self.config = load_config(path).config
-        self.store = Store(self.config.store.root)
+        self.store = Store.of(self.config.store)
         self.defs = build_defs(config_path=path)
         self.instance = instance
         self.cursor: str | None = None

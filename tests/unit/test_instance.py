@@ -51,7 +51,7 @@ def config(root: Path, **sections: object) -> RagConfig:
 @pytest.mark.parametrize(("concurrent", "backfills"), [(1, 1), (2, 1), (5, 4)])
 def test_dagster_takes_every_setting(tmp_path: Path, concurrent: int, backfills: int) -> None:
     settings = config(tmp_path, run={"concurrent_runs": concurrent})
-    home = dagster_home(Store(settings.store.root), settings)
+    home = dagster_home(Store.of(settings.store), settings)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert isinstance(instance.run_launcher, WarmRunLauncher)
         assert isinstance(instance.run_coordinator, QueuedRunCoordinator)
@@ -121,7 +121,7 @@ def test_pools_follow_the_configuration(tmp_path: Path, monkeypatch: pytest.Monk
     assert pool_limits(config(tmp_path)) == {"embedding": 1, "milvus_writes": 1}
     server = config(tmp_path, index={"uri": "http://milvus:19530"}, embedding={"workers": 4})
     assert pool_limits(server) == {"embedding": 4, "milvus_writes": 8}
-    home = dagster_home(Store(server.store.root), server)
+    home = dagster_home(Store.of(server.store), server)
     with dg.DagsterInstance.from_config(str(home)) as instance:
 
         def limits() -> dict[str, int]:
@@ -141,6 +141,6 @@ def test_a_run_without_a_process_is_not_closed(tmp_path: Path) -> None:
     def build_index() -> None:
         pass
 
-    with dg.DagsterInstance.from_config(str(dagster_home(Store(settings.store.root), settings))) as instance:
+    with dg.DagsterInstance.from_config(str(dagster_home(Store.of(settings.store), settings))) as instance:
         instance.create_run_for_job(build_index, status=dg.DagsterRunStatus.STARTED)
         assert fail_dead_runs(instance) == []

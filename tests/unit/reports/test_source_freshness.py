@@ -21,7 +21,7 @@ def config(tmp_path: Path) -> RagConfig:
 
 @pytest.fixture
 def store(config: RagConfig) -> Store:
-    store = Store(config.store.root)
+    store = Store.of(config.store)
     fill(store)
     return store
 

@@ -113,7 +113,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr(encoders, "make_encoder", load)
     config = config_of(tmp_path, serving={"cache": {"look_s": 3600}})
-    world = World(config, Store(config.store.root), loads)
+    world = World(config, Store.of(config.store), loads)
     put(world.store, "documents", [{"doc_id": "d", "status": "ok", "source": "notes", "principals": ["all"],
                                     "access_label": LABEL}])  # fmt: skip
     return world

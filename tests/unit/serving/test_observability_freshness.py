@@ -36,7 +36,7 @@ def config(tmp_path: Path) -> RagConfig:
 
 @pytest.mark.anyio
 async def test_age_and_state_of_each_source(config: RagConfig) -> None:
-    store, metrics = Store(config.store.root), Metrics()
+    store, metrics = Store.of(config.store), Metrics()
     now = (datetime.now(UTC) - START).total_seconds()
     append_rows(store, "source_changes", [change(1, now - 100)])
     watch = FreshnessWatch(store, config, metrics)
@@ -61,7 +61,7 @@ async def test_a_failure_keeps_what_is_known_and_is_logged_once(
     config: RagConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.WARNING, logger="serving")
-    watch = FreshnessWatch(Store(config.store.root), config, Metrics())
+    watch = FreshnessWatch(Store.of(config.store), config, Metrics())
     await watch.look()
     known = await watch.standings()
     measure = freshness.measure
@@ -83,7 +83,7 @@ async def test_a_failure_keeps_what_is_known_and_is_logged_once(
 
 @pytest.mark.anyio
 async def test_it_measures_when_started_and_stops(config: RagConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = FreshnessWatch(Store(config.store.root), config, Metrics())
+    watch = FreshnessWatch(Store.of(config.store), config, Metrics())
     looked = asyncio.Event()
     look = watch.look
 

@@ -36,7 +36,7 @@ class World:
 
     @property
     def documents(self) -> TableSlice:
-        return TableSlice.newest(Store(self.config.store.root), "documents", all_partition_keys(self.config))
+        return TableSlice.newest(Store.of(self.config.store), "documents", all_partition_keys(self.config))
 
     def run(self, *partitions: str, engine: Engine | None = None, **options: Any) -> StageOutput:
         current = self.documents.of(*partitions) if partitions else self.documents

@@ -39,7 +39,7 @@ def test_every_document_that_is_not_shown_as_it_is_counts(
 ) -> None:
     folder = tmp_path_factory.mktemp("store")
     generation = generation_of(folder)
-    store = Store(generation.config.store.root)
+    store = Store.of(generation.config.store)
     for number, state in enumerate(states):
         _put_document(store, generation, f"doc{number}", state)
     expected = sum(_STATES[state] for state in states)
@@ -60,7 +60,7 @@ def _put_document(store, generation, name: str, state: str) -> None:  # type: ig
 
 def test_rows_of_other_lanes_and_models_do_not_count(tmp_path: Path) -> None:
     generation, other = generation_of(tmp_path), generation_of(tmp_path, embedding={"query_prefix": "q: "})
-    store = Store(generation.config.store.root)
+    store = Store.of(generation.config.store)
     put(store, "documents", documents(["doc"]))
     put(store, "chunks", chunks(["doc"]), "another lane")
     put(store, "index_partitions", ledger(generation, ["doc"]), "another collection")
@@ -72,7 +72,7 @@ def test_rows_of_other_lanes_and_models_do_not_count(tmp_path: Path) -> None:
 
 def test_served_generation_comes_from_the_newest_manifest(tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    store, target = Store(config.store.root), configured(config)
+    store, target = Store.of(config.store), configured(config)
     assert latest_manifest(store) is None
     assert generations(store, config).active == (target,)
     other = generation_of(tmp_path, index={"index_type": "HNSW"})
@@ -86,7 +86,7 @@ def test_served_generation_comes_from_the_newest_manifest(tmp_path: Path) -> Non
 
 def test_served_model_that_is_gone_is_said_and_not_served_to(tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    store, target = Store(config.store.root), configured(config)
+    store, target = Store.of(config.store), configured(config)
     lost = target.settings.replace('"model": "all-MiniLM-L6-v2"', '"model": "/gone/model"')
     publish_row(store, "rag_000000000000", lost, number=1)
     known = generations(store, config)
@@ -96,7 +96,7 @@ def test_served_model_that_is_gone_is_said_and_not_served_to(tmp_path: Path) -> 
 
 def test_only_what_was_rolled_back_from_is_held(tmp_path: Path) -> None:
     one, other = generation_of(tmp_path), generation_of(tmp_path, index={"index_type": "HNSW"})
-    store = Store(one.config.store.root)
+    store = Store.of(one.config.store)
     assert held_by_rollback(None, one) == ""
     last = publish_row(store, one.collection, one.settings, number=1, verdict=rolled_back_verdict(other.collection))
     assert latest_manifest(store) == last

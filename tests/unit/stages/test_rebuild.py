@@ -23,7 +23,7 @@ class Two:
         self.folder = folder
         base = {"chunking": {"max_tokens": 100}}
         self.config = config_of(folder, **base, embedding={"max_tokens": 128})
-        self.store = Store(self.config.store.root)
+        self.store = Store.of(self.config.store)
         self.old, self.new = configured(config_of(folder, **base)), configured(self.config)
         publish_row(self.store, self.old.collection, self.old.settings, number=0)
         self.add(NAMES)

@@ -51,7 +51,7 @@ class World:
                 "sources": [{"name": "notes", "kind": "files", "root": str(self.files)}],
             }
         )
-        self.store, self.generation = Store(self.config.store.root), configured(self.config)
+        self.store, self.generation = Store.of(self.config.store), configured(self.config)
         self.states = {f"doc{number:02d}.md": state for number, state in enumerate(states)}
         self.rows: dict[str, list[dict[str, Any]]] = {
             name: [] for name in ("documents", "chunks", "embeddings", "index_partitions")

@@ -32,7 +32,7 @@ class Judged:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.target = generation_of(folder)
-        self.store = Store(self.target.config.store.root)
+        self.store = Store.of(self.target.config.store)
         self.add(NAMES)
 
     def add(self, names: list[str], *, edition: str = "1", hours: int = 0) -> None:
