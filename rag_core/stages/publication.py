@@ -18,7 +18,7 @@ from rag_core.partitions import all_partition_keys
 from rag_core.schemas import PUBLISHED_INDEX
 from rag_core.stages import term_statistics
 from rag_core.stages.common import anti_join, count_by_partition
-from rag_core.tables.delta import TableSlice, ensure_table, in_set
+from rag_core.tables.delta import TableSlice, in_set, newest_version
 from rag_core.tables.log import append_table
 from rag_core.tables.store import Store
 
@@ -184,7 +184,7 @@ def publish(
     last = latest_manifest(store)
     held = "" if forced else held_by_rollback(last, generation)
     if incomplete or held:
-        return Publication(None, False, incomplete, ensure_table(store, "published_index").version(), held)
+        return Publication(None, False, incomplete, newest_version(store, "published_index"), held)
     manifest = _manifest(store, generation, choice, run_id=run_id)
     if last is not None and last.collection == manifest.collection and not forced:
         manifest = replace(manifest, verdict=last.verdict)
@@ -194,7 +194,7 @@ def publish(
     crash_point("published_index.before_alias")
     point_alias(client, manifest.alias, manifest.collection)
     crash_point("published_index.after_alias")
-    version = ensure_table(store, "published_index").version()
+    version = newest_version(store, "published_index")
     return Publication(manifest if changed or last is None else last, changed, {}, version)
 
 
@@ -237,7 +237,7 @@ def _identity(manifest: Manifest) -> tuple[object, ...]:
 
 def _manifest(store: Store, generation: Generation, choice: SearchChoice, *, run_id: str) -> Manifest:
     statistics_version = term_statistics.refresh(store, generation.chunk_lane, run_id=run_id)
-    versions = {name: ensure_table(store, name).version() for name in STAGE_TABLES}
+    versions = {name: newest_version(store, name) for name in STAGE_TABLES}
     versions[term_statistics.TABLE] = statistics_version
     config, spec = generation.config, generation.spec
     return Manifest(

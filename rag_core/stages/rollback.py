@@ -20,7 +20,7 @@ from rag_core.stages import term_statistics
 from rag_core.stages.deletions import Removals
 from rag_core.stages.publication import Manifest, manifests, rolled_back_verdict, write_manifest
 from rag_core.tables.change import TableChange, commit
-from rag_core.tables.delta import TableSlice, ensure_table, lanes_of
+from rag_core.tables.delta import TableSlice, lanes_of, newest_version
 from rag_core.tables.store import Store
 
 
@@ -67,7 +67,7 @@ def rollback(store: Store, config: RagConfig, client: IndexClient, *, run_id: st
     withdrawn = withdraw(store, config, client, old.collection, run_id=run_id)
     versions = json.loads(old.table_versions)
     if old.chunk_lane in lanes_of(store, term_statistics.TABLE):
-        versions[term_statistics.TABLE] = ensure_table(store, term_statistics.TABLE).version()
+        versions[term_statistics.TABLE] = newest_version(store, term_statistics.TABLE)
     manifest = replace(
         old,
         published_at=datetime.now(UTC),

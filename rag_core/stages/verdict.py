@@ -20,7 +20,7 @@ from rag_core.generation import Generation
 from rag_core.schemas import VERDICTS
 from rag_core.stages.common import anti_join
 from rag_core.stages.publication import STAGE_TABLES, Generations, incomplete_partitions
-from rag_core.tables.delta import TableSlice, ensure_table
+from rag_core.tables.delta import TableSlice, ensure_table, newest_version
 from rag_core.tables.store import Store
 
 TABLE = "verdicts"
@@ -96,7 +96,7 @@ def append_verdict(store: Store, verdict: Verdict) -> int:
 
 def judged_versions(store: Store) -> dict[str, int]:
     """Return the versions that a verdict given now is about."""
-    return {name: ensure_table(store, name).version() for name in STAGE_TABLES}
+    return {name: newest_version(store, name) for name in STAGE_TABLES}
 
 
 def settings_digest(generation: Generation) -> str:

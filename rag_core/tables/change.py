@@ -20,7 +20,7 @@ from deltalake.transaction import AddAction
 
 from rag_core.errors import TransientError
 from rag_core.faults import crash_point
-from rag_core.tables.delta import LANES, SCHEMAS, TableSlice, ensure_table, partition_columns, row_schema
+from rag_core.tables.delta import LANES, SCHEMAS, TableSlice, newest_version, partition_columns, row_schema
 from rag_core.tables.store import Store
 
 _ROW_GROUP_ROWS = 4_096
@@ -214,7 +214,7 @@ def commit(change: TableChange, *, run_id: str) -> CommitResult:
         ) from error
     crash_point(f"{base.table}.after_commit")
     return CommitResult(
-        version=ensure_table(store, base.table).version(),
+        version=newest_version(store, base.table),
         committed=True,
         rows_written=sum(file.rows for file in change.files),
         bytes_written=sum(file.size_bytes for file in change.files),

@@ -13,6 +13,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from rag_core import schemas
 from rag_core.errors import PermanentError
+from rag_core.tables import handles
 from rag_core.tables.store import Store
 
 SCHEMAS: dict[str, pa.Schema] = {
@@ -77,6 +78,12 @@ def ensure_table(store: Store, name: str) -> DeltaTable:
     return table
 
 
+def newest_version(store: Store, name: str) -> int:
+    """Return the newest version of a table, which is created empty if it does not exist yet."""
+    with handles.HANDLES.newest(store, name, lambda: ensure_table(store, name)) as table:
+        return int(table.version())
+
+
 def partition_columns(name: str) -> tuple[str, ...]:
     """Return the Delta partition columns of a table, the lane first."""
     lane = (LANES[name],) if name in LANES else ()
@@ -112,7 +119,7 @@ class TableSlice:
     ) -> "TableSlice":
         """Make a slice of the table's newest version; a table that does not exist yet is created empty."""
         keys = None if partition_keys is None else tuple(partition_keys)
-        return cls(store, table, keys, ensure_table(store, table).version(), lane)
+        return cls(store, table, keys, newest_version(store, table), lane)
 
     @property
     def schema(self) -> pa.Schema:
@@ -144,7 +151,8 @@ class TableSlice:
             predicate.append(("partition_key", "in", list(self.partition_keys)))
         if self.lane is not None:
             predicate.append((LANES[self.table], "=", self.lane))
-        return self.open().to_pyarrow_dataset(file_pruning_predicate=predicate or None)
+        with handles.HANDLES.at(self.store, self.table, self.version) as table:
+            return table.to_pyarrow_dataset(file_pruning_predicate=predicate or None)
 
     def _filter(self, where: pc.Expression | None) -> pc.Expression | None:
         conditions = [] if where is None else [where]
@@ -218,7 +226,8 @@ class TableSlice:
 
 def partition_values(store: Store, name: str, column: str) -> list[str]:
     """Return the values of a partition column that the newest version of a table has files of, sorted; reads no row."""
-    actions = pa.table(ensure_table(store, name).get_add_actions(flatten=True))
+    with handles.HANDLES.newest(store, name, lambda: ensure_table(store, name)) as table:
+        actions = pa.table(table.get_add_actions(flatten=True))
     key = f"partition.{column}"
     return sorted(pc.unique(actions[key]).to_pylist()) if key in actions.column_names else []
 

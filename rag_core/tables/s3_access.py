@@ -19,8 +19,8 @@ _REGION = "us-east-1"  # what servers other than AWS take
 def storage_options(config: S3Config) -> dict[str, str]:
     """Return what delta-rs is told; holds no secret.
 
-    A commit is one PUT that fails if the file exists (`conditional_put`), which S3 has had since 2024: two writers never
-    make the same version, and no lock table is needed.
+    A commit is one PUT that fails if the file exists (`conditional_put`), which S3 has had since 2024: two writers
+    never make the same version, and no lock table is needed.
     Source: https://docs.rs/object_store/latest/object_store/aws/enum.AmazonS3ConfigKey.html
     """
     options = {

@@ -1,0 +1,98 @@
+"""Opened tables of this process: opened once, then only the commits that are new are read.
+
+A run asks for versions and slices of the same tables hundreds of times. Opening one reads its log from the last
+checkpoint, some 7 ms on local disk and as many requests as there are commits on S3; an update without news takes half
+a millisecond, or one request.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from cachetools import LRUCache
+from deltalake import DeltaTable
+
+from rag_core.tables.store import Store
+
+# A table that was moved away and made anew has a log of its own, in which the kept one would wait for its next version
+# for ever. On local disk its folder tells at once.
+_REOPEN_S: Final = 30.0
+_KEPT: Final = 64
+
+_Key = tuple[Store, str, int]
+
+
+@dataclass
+class _Handle:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    table: DeltaTable | None = None
+    opened_at: float = 0.0
+
+
+class Handles:
+    """The opened tables. Safe to use from several threads: each table is used by one at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._handles: LRUCache[_Key, _Handle] = LRUCache(_KEPT)
+
+    @contextmanager
+    def newest(self, store: Store, name: str, make: Callable[[], DeltaTable]) -> Iterator[DeltaTable]:
+        """Give a table at its newest version; it must not be used after the block, nor written to.
+
+        Args:
+            store: Holds the table.
+            name: Its name.
+            make: Opens it, or creates it.
+        """
+        with self._handle(store, name) as handle:
+            now = time.monotonic()
+            if handle.table is None or now - handle.opened_at > _REOPEN_S:
+                handle.table = None  # should opening fail, the next one opens again
+                handle.table, handle.opened_at = make(), now
+            else:
+                handle.table.update_incremental()
+            yield handle.table
+
+    @contextmanager
+    def at(self, store: Store, name: str, version: int) -> Iterator[DeltaTable]:
+        """Give a table at a version; it must not be used after the block, nor written to."""
+        with self._handle(store, name) as handle:
+            if handle.table is not None and handle.table.version() == version:
+                yield handle.table
+                return
+        yield DeltaTable(store.table_uri(name), version=version, storage_options=store.storage_options or None)
+
+    @contextmanager
+    def _handle(self, store: Store, name: str) -> Iterator[_Handle]:
+        key = (store, name, _folder(store, name))
+        with self._lock:
+            handle = self._handles.setdefault(key, _Handle())
+        with handle.lock:
+            yield handle
+
+
+def _folder(store: Store, name: str) -> int:
+    """Return what tells a table's folder on local disk from one that took its place."""
+    if not store.is_local:
+        return 0
+    try:
+        return os.stat(f"{store.root}/tables/{name}/_delta_log").st_ino  # noqa: PTH116 - called for each slice
+    except OSError:
+        return -1
+
+
+HANDLES = Handles()
+
+
+def _forget() -> None:
+    """Begin anew in a forked child: a lock may have been held, and delta-rs's threads are not there."""
+    global HANDLES  # noqa: PLW0603 - one set for each process
+    HANDLES = Handles()
+
+
+os.register_at_fork(after_in_child=_forget)
