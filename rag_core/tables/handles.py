@@ -15,15 +15,16 @@ from typing import Final
 
 from cachetools import LRUCache
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from rag_core.tables.store import Store
 
 # A table that was moved away and made anew has a log of its own, in which the kept one would wait for its next version
-# for ever. On local disk its folder tells at once.
+# for ever. On local disk its first commit tells at once.
 _REOPEN_S: Final = 30.0
 _KEPT: Final = 64
 
-_Key = tuple[Store, str, int]
+_Key = tuple[Store, str, tuple[int, int]]
 
 
 @dataclass
@@ -31,6 +32,18 @@ class _Handle:
     lock: threading.Lock = field(default_factory=threading.Lock)
     table: DeltaTable | None = None
     opened_at: float = 0.0
+
+    def follow(self, make: Callable[[], DeltaTable]) -> None:
+        """Bring the table to its newest version, opening it where need be."""
+        now = time.monotonic()
+        if self.table is not None and now - self.opened_at <= _REOPEN_S:
+            try:
+                self.table.update_incremental()
+                return
+            except (DeltaError, TableNotFoundError):  # its log is not the one that was opened
+                pass
+        self.table = None  # should opening fail, the next one opens again
+        self.table, self.opened_at = make(), now
 
 
 class Handles:
@@ -50,12 +63,7 @@ class Handles:
             make: Opens it, or creates it.
         """
         with self._handle(store, name) as handle:
-            now = time.monotonic()
-            if handle.table is None or now - handle.opened_at > _REOPEN_S:
-                handle.table = None  # should opening fail, the next one opens again
-                handle.table, handle.opened_at = make(), now
-            else:
-                handle.table.update_incremental()
+            handle.follow(make)
             yield handle.table
 
     @contextmanager
@@ -69,21 +77,22 @@ class Handles:
 
     @contextmanager
     def _handle(self, store: Store, name: str) -> Iterator[_Handle]:
-        key = (store, name, _folder(store, name))
+        key = (store, name, _first_commit(store, name))
         with self._lock:
             handle = self._handles.setdefault(key, _Handle())
         with handle.lock:
             yield handle
 
 
-def _folder(store: Store, name: str) -> int:
-    """Return what tells a table's folder on local disk from one that took its place."""
+def _first_commit(store: Store, name: str) -> tuple[int, int]:
+    """Return what tells a table on local disk from one that took its place; the first commit stays for a month."""
     if not store.is_local:
-        return 0
+        return 0, 0
     try:
-        return os.stat(f"{store.root}/tables/{name}/_delta_log").st_ino  # noqa: PTH116 - called for each slice
+        found = os.stat(f"{store.root}/tables/{name}/_delta_log/{0:020}.json")  # noqa: PTH116 - called for each slice
     except OSError:
-        return -1
+        return 0, 0
+    return found.st_ino, found.st_mtime_ns
 
 
 HANDLES = Handles()
