@@ -47,9 +47,9 @@ class Store:
     def local_path(self, *parts: str) -> Path:
         """Return a local path below the root, for what must be on local disk (Milvus Lite, Dagster's own files).
 
-        A remote root keeps such files under `.rag/` of the current directory.
+        A remote root keeps such files under `.rag/BUCKET/PREFIX` of the current directory.
         """
-        base = Path(self.root) if self.is_local else Path.cwd() / ".rag"
+        base = Path(self.root) if self.is_local else Path.cwd() / ".rag" / self.root.removeprefix("s3://").strip("/")
         return base.joinpath(*parts)
 
     def filesystem(self) -> tuple[pafs.FileSystem, str]:
