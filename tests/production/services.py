@@ -1,0 +1,227 @@
+"""The services of the production shape, each as a process of this machine, on ports that are free."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+import httpx
+import psycopg2
+import pyspark
+from redis import Redis
+from redis.exceptions import RedisError
+
+START_S = 120.0
+_STOP_S = 20.0
+AWS = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+"""Credentials for the S3 server; any will do there."""
+
+BIN = Path(sys.executable).parent
+
+
+class NotThereError(Exception):
+    """A service did not start; the message ends with its last lines."""
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def process(
+    name: str,
+    command: Sequence[str],
+    folder: Path,
+    is_ready: Callable[[], bool],
+    env: Mapping[str, str] | None = None,
+    stop: signal.Signals = signal.SIGTERM,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program with all that it starts, until the block ends; its output is in `FOLDER/NAME.log`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"{name}.log"
+    with log.open("wb") as sink:
+        child = subprocess.Popen(
+            command, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=sink,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + START_S
+        while not is_ready():
+            if child.poll() is not None or time.monotonic() > deadline:
+                raise NotThereError(f"{name} did not start: {' '.join(command)}\n{_tail(log)}")
+            time.sleep(0.2)
+        yield child
+    finally:
+        _end(child, stop)
+
+
+def _end(child: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    if child.poll() is None:
+        child.send_signal(how)
+        try:
+            child.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(child.pid, signal.SIGKILL)  # what it left behind
+    except ProcessLookupError:
+        pass
+    child.wait()
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def s3_server(folder: Path, buckets: Sequence[str]) -> Iterator[str]:
+    """Run moto's S3 server with empty buckets; gives its address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with process("s3", [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(port)], folder, lambda: _listens(port)):
+        client = boto3.client("s3", endpoint_url=url, **_boto3_keys())
+        for bucket in buckets:
+            client.create_bucket(Bucket=bucket)
+        yield url
+
+
+def upload(url: str, bucket: str, prefix: str, folder: Path) -> int:
+    """Put all files of a folder below a prefix, and return how many there were."""
+    client = boto3.client("s3", endpoint_url=url, **_boto3_keys())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        client.put_object(Bucket=bucket, Key=prefix + path.relative_to(folder).as_posix(), Body=path.read_bytes())
+    return len(files)
+
+
+def _boto3_keys() -> dict[str, str]:
+    return {
+        "aws_access_key_id": AWS["AWS_ACCESS_KEY_ID"],
+        "aws_secret_access_key": AWS["AWS_SECRET_ACCESS_KEY"],
+        "region_name": AWS["AWS_DEFAULT_REGION"],
+    }
+
+
+@contextmanager
+def spark_connect(folder: Path, *, master: str = "local[2]", env: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run the Spark Connect server that the package `pyspark` carries; gives its address, sc://..."""
+    port = free_port()
+    submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
+    settings = {
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.port": str(port),
+        "spark.driver.memory": "1g",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
+    }
+    conf = [part for name, value in settings.items() for part in ("--conf", f"{name}={value}")]
+    name = "org.apache.spark.sql.connect.service.SparkConnectServer"
+    command = [str(submit), "--class", name, "--master", master, *conf, "spark-internal"]
+    with process("spark", command, folder, lambda: _listens(port), {"PYSPARK_PYTHON": sys.executable, **(env or {})}):
+        yield f"sc://127.0.0.1:{port}"
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[str]:
+    """Run Redis; gives its address."""
+    port = free_port()
+
+    def answers() -> bool:
+        try:
+            with Redis(port=port) as client:
+                return bool(client.ping())
+        except RedisError:
+            return False
+
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with process("redis", command, folder, answers):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextmanager
+def postgres(folder: Path, database: str = "dagster") -> Iterator[str]:
+    """Run Postgres with an empty database; gives its address. It refuses to run as root, and is another user then."""
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    data, port = folder / "postgres", free_port()
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    data.mkdir(parents=True)
+    data.chmod(0o700)
+    if user:
+        shutil.chown(data, "postgres", "postgres")
+        for parent in data.parents:
+            if parent == Path("/") or parent.stat().st_mode & 0o001:
+                break
+            parent.chmod(parent.stat().st_mode | 0o011)
+    initialise = [*user, str(programs / "initdb"), "-D", str(data), "-U", "dagster", "--auth=trust", "--no-sync"]
+    subprocess.run(initialise, check=True, capture_output=True)
+
+    def answers(name: str = "postgres") -> bool:
+        try:
+            psycopg2.connect(host="127.0.0.1", port=port, user="dagster", dbname=name).close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    command = [*user, str(programs / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(data)]
+    with process("postgres", command, folder, answers, stop=signal.SIGINT):
+        connection = psycopg2.connect(host="127.0.0.1", port=port, user="dagster", dbname="postgres")
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f'CREATE DATABASE "{database}"')
+        connection.close()
+        yield f"postgresql+psycopg2://dagster@127.0.0.1:{port}/{database}"
+
+
+@contextmanager
+def milvus(folder: Path, *options: str) -> Iterator[str]:
+    """Run the standalone server of the package `milvus`; gives its address. Options are those of `milvus-server`."""
+    port = free_port()
+
+    def answers() -> bool:
+        if not _listens(port):
+            return False
+        from pymilvus import MilvusClient
+        from pymilvus.exceptions import MilvusException
+
+        try:
+            MilvusClient(f"http://127.0.0.1:{port}", timeout=5).list_collections()
+        except MilvusException:
+            return False
+        return True
+
+    command = [str(BIN / "milvus-server"), "--data", str(folder / "milvus"), "--proxy-port", str(port), *options]
+    with process("milvus", command, folder, answers, stop=signal.SIGINT):
+        yield f"http://127.0.0.1:{port}"
+
+
+def wait_ready(url: str) -> None:
+    """Wait until an HTTP address answers with success."""
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            if httpx.get(url, timeout=10).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        if time.monotonic() > deadline:
+            raise NotThereError(f"{url} did not answer within {START_S:.0f} s")
+        time.sleep(0.3)
