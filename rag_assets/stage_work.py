@@ -235,6 +235,7 @@ def _embed(
     asked = generation is not known.target or context.run.tags.get(REBUILD_TAG) == "allow"
     not_built = "" if asked else refusal(plan, known)
     started = time.perf_counter()
+    report: Mapping[str, Any] = {}
     if plan.manifest and not not_built:
         context.log.info(f"{plan.texts - plan.missing:,} of {plan.texts:,} texts are in the vector cache")
         try:
@@ -250,7 +251,7 @@ def _embed(
         metadata[NOT_BUILT] = not_built
         remove_manifest(platform.store, context.run.run_id)
         plan = plan_embeddings(chunks.of(), current.of(), generation, run_id=context.run.run_id)
-    output = embeddings_change(plan, embed_seconds=time.perf_counter() - started)
+    output = embeddings_change(plan, embed_seconds=time.perf_counter() - started, report=report)
     return _Embedded(commit_output(context, output), checked.held, metadata)
 
 

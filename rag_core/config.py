@@ -20,6 +20,7 @@ from rag_core.config_freshness import (
     SqsEvents,
 )
 from rag_core.config_index import IndexConfig
+from rag_core.config_monitoring import MonitoringConfig
 from rag_core.config_serving import ServingConfig
 from rag_core.config_spark import SparkConfig
 from rag_core.config_store import StoreConfig
@@ -37,6 +38,7 @@ __all__ = [
     "IndexConfig",
     "JsonlSource",
     "LabelledQueries",
+    "MonitoringConfig",
     "Objective",
     "ParsingConfig",
     "PublicationConfig",
@@ -284,6 +286,7 @@ class RagConfig(Section):
     freshness: FreshnessConfig = Field(default_factory=FreshnessConfig, description="Detection of changes, objectives.")
     automation: AutomationConfig = Field(default_factory=AutomationConfig, description="What starts by itself.")
     alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="Who is told.")
+    monitoring: MonitoringConfig = Field(default_factory=MonitoringConfig, description="The pipeline's metrics.")
     backup: BackupConfig = Field(default_factory=BackupConfig, description="Snapshots of the tables.")
     retention: RetentionConfig = Field(default_factory=RetentionConfig, description="How long things are kept.")
     quality: QualityConfig = Field(default_factory=QualityConfig, description="Declared tests.")

@@ -12,6 +12,7 @@ from rag_assets.cli import (
     backfilling,
     backing_up,
     configure,
+    exporting,
     inspecting,
     keys,
     publishing,
@@ -55,6 +56,7 @@ app.command("verify")(verifying.verify)
 app.command("receipts")(receipts.receipts)
 app.command("report")(reporting.report)
 app.command("slo")(slo.slo)
+app.command("exporter")(exporting.exporter)
 app.command("status")(inspecting.status)
 app.command("doctor")(configure.doctor)
 app.add_typer(alerts.app, name="alerts")

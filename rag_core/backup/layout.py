@@ -106,6 +106,11 @@ def snapshot_name(now: datetime) -> str:
     return now.astimezone(UTC).strftime(_NAME)
 
 
+def snapshot_time(name: str) -> datetime:
+    """Return when a snapshot was begun, by its name."""
+    return datetime.strptime(name, _NAME).replace(tzinfo=UTC)
+
+
 def blob_path(sha256: str) -> str:
     """Return where a blob is, relative to the backup."""
     return f"{_BLOBS}/{sha256[:2]}/{sha256}"

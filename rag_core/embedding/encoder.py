@@ -75,6 +75,7 @@ class EmbedStats:
             "tokens_per_s": round(self.tokens_per_s, 1),
             "padding_share": round(self.padding_share, 4),
             "peak_rss_bytes": peak_rss_bytes(),
+            **gpu_memory(),
         }
 
 
@@ -132,6 +133,17 @@ def unit_rows(vectors: np.ndarray, *, model: str) -> np.ndarray:
         )
     unit: np.ndarray = (vectors / norms).astype(np.float32)
     return unit
+
+
+def gpu_memory() -> dict[str, int]:
+    """Return the most memory of its GPU that this process had reserved, and what the GPU has, in bytes; {} without."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return {}
+    return {
+        "peak_gpu_bytes": int(torch.cuda.max_memory_reserved()),
+        "gpu_total_bytes": int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory),
+    }
 
 
 def peak_rss_bytes() -> int:

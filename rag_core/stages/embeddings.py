@@ -4,9 +4,11 @@ Two steps with the worker between them: `plan_embeddings` finds what is missing 
 `embeddings_change` takes all vectors from the cache, which the worker has filled by then.
 """
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -100,12 +102,15 @@ def _missing_items(chunks: TableSlice, missing: pa.Array) -> Iterator[pa.RecordB
         )
 
 
-def embeddings_change(plan: EmbeddingPlan, *, embed_seconds: float = 0.0) -> StageOutput:
+def embeddings_change(
+    plan: EmbeddingPlan, *, embed_seconds: float = 0.0, report: Mapping[str, Any] | None = None
+) -> StageOutput:
     """Build the table's change from the cache.
 
     Args:
         plan: What is to be done.
         embed_seconds: Wall-clock time that the worker took.
+        report: What the worker says of its work; kept in the commit, where the exporter of metrics finds it.
 
     Raises:
         TransientError: The cache lacks vectors that the worker was to write; another run embeds them.
@@ -119,7 +124,11 @@ def embeddings_change(plan: EmbeddingPlan, *, embed_seconds: float = 0.0) -> Sta
         "doc_id",
         files=files,
         replaced=plan.replaced,
-        metadata={"consumed": f"chunks@{plan.chunks.version}", "model_fingerprint": spec.fingerprint},
+        metadata={
+            "consumed": f"chunks@{plan.chunks.version}",
+            "model_fingerprint": spec.fingerprint,
+            **({"worker": json.dumps(report, default=str)} if report else {}),
+        },
     )
     totals = {"embedded": plan.missing, "reused": plan.rows.num_rows - plan.missing, "rows": plan.rows.num_rows}
     seconds = {"plan": plan.seconds, "embed": embed_seconds, "collect": time.perf_counter() - started}
