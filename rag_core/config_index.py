@@ -20,6 +20,11 @@ class IndexConfig(Section):
         default="FLAT",
         description="Dense index. FLAT keeps recall under filters; on Lite choose HNSW beyond some 50,000 chunks.",
     )
+    lexical: bool = Field(
+        default=True,
+        description="Whether words are indexed beside vectors (BM25), which needs sparse vectors: Milvus Lite, or "
+        "Milvus 2.4. Without, searches are by meaning only.",
+    )
     metric: Literal["COSINE", "IP"] = Field(default="COSINE", description="Vectors have unit length: both rank alike.")
     build_params: dict[str, Any] = Field(
         default_factory=dict, description="Such as {M: 16, efConstruction: 200}. Empty: built-in ones."

@@ -20,7 +20,7 @@ from rag_core.index import schema
 _EMBEDDING: Final = (
     "backend", "model", "revision", "dim", "max_tokens", "tokenizer", "query_prefix", "passage_prefix", "base_url",
 )  # fmt: skip
-_INDEX: Final = ("index_type", "metric", "build_params", "search_params")
+_INDEX: Final = ("index_type", "metric", "build_params", "search_params", "lexical")
 _LANE_CHARS: Final = 12
 
 
@@ -100,7 +100,8 @@ def restored(config: RagConfig, collection: str, settings: str) -> Generation:
         update={
             "chunking": ChunkingConfig(**kept["chunking"]),
             "embedding": EmbeddingConfig(**{**config.embedding.model_dump(), **kept["embedding"]}),
-            "index": IndexConfig(**{**config.index.model_dump(), **kept["index"]}),
+            # Settings that a manifest does not have were the defaults when it was written.
+            "index": IndexConfig(**{**config.index.model_dump(exclude=set(_INDEX)), **kept["index"]}),
         }
     )
     return Generation(

@@ -58,8 +58,12 @@ class SearchService:
             snapshot: What is searched.
 
         Raises:
-            ApiError: 503 if Milvus does not answer and there is no older result that may be given out.
+            ApiError: 503 if Milvus does not answer and there is no older result that may be given out; 422 for a search
+                by words of an index without words.
         """
+        if query.mode == "bm25" and not snapshot.index.has_words:
+            message = "this index has no words to search by; ask by mode dense or hybrid"
+            raise ApiError(422, "mode_not_offered", message, param="mode")
         query = query.with_labels(snapshot.labels_for(caller))
         if query.filters.admits_nothing:
             return Found((), snapshot.index.collection, snapshot.version_for(query.filters.sources))
@@ -91,6 +95,8 @@ class SearchService:
     async def warm(self, snapshot: Snapshot, queries: Sequence[tuple[str, str]]) -> None:
         """Ask an index that takes no traffic yet what is asked most, so that model, statistics and Milvus are ready."""
         for text, mode in queries or [("warm up", "hybrid")]:
+            if mode == "bm25" and not snapshot.index.has_words:
+                continue
             with suppress(MilvusUnavailable):
                 await self._engine.search(snapshot, Query(text, mode=mode))  # type: ignore[arg-type]  # a mode as stored
 

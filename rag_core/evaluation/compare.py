@@ -12,11 +12,10 @@ import pyarrow.compute as pc
 from rag_core import ids
 from rag_core.evaluation.leaks import Leaks, find_leaks
 from rag_core.evaluation.query_sets import QuerySet
-from rag_core.evaluation.relevance import MODES
 from rag_core.evaluation.target import SearchTarget
 from rag_core.index.client import IndexClient
 from rag_core.retrieval.filters import SearchFilters
-from rag_core.retrieval.ranking import Mode
+from rag_core.retrieval.ranking import Mode, modes_of
 from rag_core.tables.delta import TableSlice
 from rag_core.tables.store import Store
 
@@ -119,7 +118,7 @@ def compare(
     new: SearchTarget,
     query_sets: Sequence[QuerySet],
     *,
-    modes: Sequence[Mode] = MODES,
+    modes: Sequence[Mode] | None = None,
     max_questions: int = _MAX_QUESTIONS,
 ) -> Comparison:
     """Ask two collections the same questions and compare what they give.
@@ -133,7 +132,7 @@ def compare(
         old: The served collection.
         new: The other. The same one twice is allowed: agreement is then 1.
         query_sets: Where questions are taken from, by digest, in equal parts.
-        modes: Modes of search.
+        modes: Modes of search; default: those that both have.
         max_questions: Questions asked in each mode.
 
     Raises:
@@ -145,7 +144,10 @@ def compare(
         raise ValueError("no question to compare two collections with")
     texts = [text for text, _ in asked]
     vectors = (old.embed(texts), new.embed(texts))
-    by_mode: dict[str, _Both] = {mode: _rank_both(client, (old, new), asked, vectors, mode) for mode in modes}
+    by_mode: dict[str, _Both] = {
+        mode: _rank_both(client, (old, new), asked, vectors, mode)
+        for mode in modes or modes_of(client, old.collection, new.collection)
+    }
     sides = [
         Side(
             collection=target.collection,

@@ -14,14 +14,13 @@ from rag_core import ids
 from rag_core.evaluation.target import SearchTarget
 from rag_core.index.client import IndexClient
 from rag_core.retrieval.filters import SearchFilters
-from rag_core.retrieval.ranking import Mode
+from rag_core.retrieval.ranking import modes_of
 from rag_core.tables.delta import TableSlice, in_set
 from rag_core.tables.store import Store
 
 _LABELS: Final = 20
 _QUESTIONS: Final = 5
 _DEPTH: Final = 50
-_MODES: Final[tuple[Mode, ...]] = ("dense", "bm25")
 _EXAMPLES: Final = 5
 
 
@@ -72,7 +71,8 @@ def find_leaks(
         (label, hit.doc_id)
         for label in labels
         for text, vector in zip(asked, vectors, strict=True)
-        for mode in _MODES
+        for mode in modes_of(client, target.collection)
+        if mode != "hybrid"
         for hit in target.rank(
             client, text, vector, mode=mode, depth=depth, filters=SearchFilters(access_labels=(label,))
         )

@@ -14,13 +14,12 @@ from rag_core.evaluation.evaluate import EvalResult, distinct, evaluate
 from rag_core.evaluation.query_sets import QuerySet, SetName
 from rag_core.evaluation.target import SearchTarget
 from rag_core.index.client import IndexClient
-from rag_core.retrieval.ranking import Mode
+from rag_core.retrieval.ranking import Mode, modes_of
 from rag_core.schemas import RETRIEVAL_EVAL
 from rag_core.tables.delta import TableSlice, ensure_table
 from rag_core.tables.store import Store
 
 TABLE: Final = "retrieval_eval"
-MODES: Final[tuple[Mode, ...]] = ("dense", "bm25", "hybrid")
 _DEPTH: Final = 100  # what recall@100 needs
 
 
@@ -70,7 +69,7 @@ class Relevance:
 
 
 def measure_relevance(
-    client: IndexClient, target: SearchTarget, query_sets: Sequence[QuerySet], *, modes: Sequence[Mode] = MODES
+    client: IndexClient, target: SearchTarget, query_sets: Sequence[QuerySet], *, modes: Sequence[Mode] | None = None
 ) -> list[Relevance]:
     """Ask a collection every question of the sets, in every mode.
 
@@ -80,7 +79,7 @@ def measure_relevance(
         client: Connected to the Milvus that holds the collection.
         target: The collection; it need not be published.
         query_sets: From `rag_core.evaluation.query_sets`.
-        modes: Modes of search.
+        modes: Modes of search; default: all that the collection has.
 
     Returns:
         One result per set and mode, sets first.
@@ -92,7 +91,7 @@ def measure_relevance(
     return [
         _measured(client, target, queries, mode, target.embed(list(queries.queries.values())))
         for queries in query_sets
-        for mode in modes
+        for mode in modes or modes_of(client, target.collection)
     ]
 
 

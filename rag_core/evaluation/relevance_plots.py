@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from rag_core.evaluation.regression import grouped, mean_interval
-from rag_core.evaluation.relevance import MODES
+from rag_core.retrieval.ranking import MODES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -79,7 +79,7 @@ class CollectionAdmin:
             FingerprintMismatchError: The collection exists with another model or dimension.
         """
         config = config or self.config
-        wanted = CollectionMeta(model_fingerprint, dim, config.metric, config.index_type)
+        wanted = CollectionMeta(model_fingerprint, dim, config.metric, config.index_type, lexical=config.lexical)
         with self.write_lock():
             if not self.has_collection(name):
                 self._call(
@@ -101,7 +101,10 @@ class CollectionAdmin:
     def _ensure_indexes(self, name: str, config: IndexConfig) -> None:
         timeout = self._connection.long_timeout_s
         present = self._call(f"indexes of {name}", lambda milvus: milvus.list_indexes(name, timeout=timeout))
-        for field, params in schema.milvus_indexes(config, lite=self.capabilities.kind == "lite").items():
+        wanted = schema.milvus_indexes(
+            config, lite=self.capabilities.kind == "lite", scalar=self.capabilities.scalar_index_types
+        )
+        for field, params in wanted.items():
             if field not in present:
                 create = partial(_create_index, name=name, params=params, timeout=timeout)
                 self._call(f"making index {field} of {name}", create)

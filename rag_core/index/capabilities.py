@@ -26,7 +26,7 @@ _SERVER_INDEXES: Final[tuple[tuple[Version, frozenset[str]], ...]] = (
     ((2, 6, 0), frozenset({"IVF_RABITQ"})),
 )
 _SERVER_SCALAR_INDEXES: Final[tuple[tuple[Version, frozenset[str]], ...]] = (
-    ((2, 3, 0), frozenset({"STL_SORT", "TRIE"})),
+    ((2, 3, 0), frozenset({"STL_SORT", "Trie"})),
     ((2, 4, 0), frozenset({"INVERTED"})),
     ((2, 5, 0), frozenset({"BITMAP"})),
     ((2, 6, 0), frozenset({"NGRAM"})),
@@ -132,10 +132,10 @@ def check_index_config(config: IndexConfig, offered: Capabilities, *, partitions
     if config.index_type not in offered.index_types:
         has = ", ".join(sorted(offered.index_types))
         raise ConfigError(f"index.index_type: {config.index_type!r} is not offered by {offered.label}; it has {has}")
-    if "SPARSE_FLOAT_VECTOR" not in offered.vector_types:
+    if config.lexical and "SPARSE_FLOAT_VECTOR" not in offered.vector_types:
         raise ConfigError(
-            f"index.uri: {offered.label} has no sparse vectors, which hold the BM25 weights; "
-            "use Milvus 2.4 or later, or leave index.uri out for Milvus Lite"
+            f"index.lexical: {offered.label} has no sparse vectors, which hold the BM25 weights; set it to false to "
+            "search by meaning only, or use Milvus 2.4 or later, or leave index.uri out for Milvus Lite"
         )
     if not offered.users:
         if config.token is not None:

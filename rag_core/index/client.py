@@ -71,7 +71,7 @@ class IndexClient(CollectionAdmin):
         if rows.num_rows == 0:
             return 0
         self._check_vectors(collection, rows)
-        data = list(schema.milvus_rows(rows))
+        data = list(schema.milvus_rows(rows, with_words=self.meta(collection).lexical))
         name = schema.partition_name(partition_key)
         with self.write_lock():
             self._call(
@@ -247,7 +247,8 @@ class IndexClient(CollectionAdmin):
         # Lite gives sparse scores with their sign turned round; here they are never negative by definition.
         sign = abs if field == schema.SPARSE else float
         return [
-            [(sign(hit["distance"]), {**hit["entity"], schema.PRIMARY: hit[schema.PRIMARY]}) for hit in hits]
+            # By `id`: servers before 2.4 do not say what their primary field is called.
+            [(sign(hit["distance"]), {**hit["entity"], schema.PRIMARY: hit.id}) for hit in hits]
             for hits in answers
         ]
 

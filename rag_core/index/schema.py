@@ -5,7 +5,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,6 +64,7 @@ class CollectionMeta:
         metric: COSINE or IP.
         index_type: Of the dense field.
         schema_version: `SCHEMA_VERSION` when it was made.
+        lexical: Whether it has the BM25 weights of the chunks' words.
     """
 
     model_fingerprint: str
@@ -71,6 +72,7 @@ class CollectionMeta:
     metric: str
     index_type: str
     schema_version: int = SCHEMA_VERSION
+    lexical: bool = True
 
     def to_json(self) -> str:
         """Write for the collection's description or properties."""
@@ -99,8 +101,7 @@ def index_fingerprint(config: IndexConfig, *, dim: int, model_fingerprint: str, 
             "index_type": config.index_type,
             "metric": config.metric,
             "build_params": config.build_params,
-            "terms": lexical.fingerprint_parts(),
-            "bm25": bm25.fingerprint_parts(),
+            **({"terms": lexical.fingerprint_parts(), "bm25": bm25.fingerprint_parts()} if config.lexical else {}),
         }
     )
 
@@ -126,17 +127,19 @@ def milvus_schema(dim: int, meta: CollectionMeta) -> "CollectionSchema":
     for name in _INT64:
         schema.add_field(name, DataType.INT64)
     schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=dim)
-    schema.add_field(SPARSE, DataType.SPARSE_FLOAT_VECTOR)
+    if meta.lexical:
+        schema.add_field(SPARSE, DataType.SPARSE_FLOAT_VECTOR)
     return schema
 
 
-def milvus_indexes(config: IndexConfig, *, lite: bool) -> "dict[str, IndexParams]":
+def milvus_indexes(config: IndexConfig, *, lite: bool, scalar: Collection[str] = ()) -> "dict[str, IndexParams]":
     """Build the index parameters of each indexed field.
 
     Args:
         config: The `index` section.
         lite: For Milvus Lite: filter fields get no index, which gains nothing there (measured at 8,000 rows: 9.7 ms
             both ways).
+        scalar: Index types that the server has for filter fields.
     """
     from pymilvus import MilvusClient
 
@@ -147,12 +150,12 @@ def milvus_indexes(config: IndexConfig, *, lite: bool) -> "dict[str, IndexParams
         made.add_index(field, index_name=field, params={"params": params} if lite and params else params, **settings)
         return made
 
-    indexes = {
-        DENSE: one(DENSE, config.build_params, index_type=config.index_type, metric_type=config.metric),
-        SPARSE: one(SPARSE, index_type="SPARSE_INVERTED_INDEX", metric_type="IP"),
-    }
+    indexes = {DENSE: one(DENSE, config.build_params, index_type=config.index_type, metric_type=config.metric)}
+    if config.lexical:
+        indexes[SPARSE] = one(SPARSE, index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
     if not lite:
-        indexes |= {field: one(field, index_type="INVERTED") for field in _FILTERED}
+        texts = "INVERTED" if "INVERTED" in scalar else "Trie"  # which servers before 2.4 have
+        indexes |= {field: one(field, index_type=texts) for field in _FILTERED}
         indexes["modified_at"] = one("modified_at", index_type="STL_SORT")
     return indexes
 
@@ -178,11 +181,12 @@ def vectors_of(rows: pa.RecordBatch | pa.Table) -> np.ndarray:
     return values.reshape(len(column), dims[0] if dims else 0)
 
 
-def milvus_rows(rows: pa.RecordBatch | pa.Table) -> Iterator[dict[str, Any]]:
+def milvus_rows(rows: pa.RecordBatch | pa.Table, *, with_words: bool = True) -> Iterator[dict[str, Any]]:
     """Turn chunks joined with their vectors into rows for Milvus.
 
     Args:
         rows: Columns of `rag_core.schemas.CHUNKS` and `vector`, `model_fingerprint`; others are ignored.
+        with_words: Whether rows get the BM25 weights of their words.
 
     Yields:
         One row for each input row, in order. Unknown text is empty, unknown page and time are 0; title, uri and the
@@ -195,11 +199,13 @@ def milvus_rows(rows: pa.RecordBatch | pa.Table) -> Iterator[dict[str, Any]]:
     for number, vector in enumerate(vectors):
         chunk = {name: values[number] for name, values in columns.items()}
         embedded = embedded_text(chunk.pop("context") or "", chunk["text"])
-        terms = lexical.index_terms(embedded, chunk.get("language")).split()
+        terms = lexical.index_terms(embedded, chunk.get("language")).split() if with_words else []
         chunk["heading_path"] = HEADING_SEPARATOR.join(chunk["heading_path"] or ())
         row: dict[str, Any] = {name: fit(chunk.get(name) or "", limit) for name, limit in _VARCHAR.items()}
         row |= {name: chunk.get(name) or 0 for name in _INT64}
-        row |= {"modified_at": times[number], DENSE: vector, SPARSE: bm25.chunk_vector(terms) or _NO_TERMS}
+        row |= {"modified_at": times[number], DENSE: vector}
+        if with_words:
+            row[SPARSE] = bm25.chunk_vector(terms) or _NO_TERMS
         yield row
 
 

@@ -73,8 +73,11 @@ def found_by_text(client: IndexClient, collection: str, samples: Sequence[Sample
     Args:
         client: Connected to the Milvus that holds the collection.
         collection: Its name.
-        samples: Any number of each document, in the document's order. Those without words are passed over.
+        samples: Any number of each document, in the document's order. Those without words are passed over. A
+            collection without words finds none.
     """
+    if not client.meta(collection).lexical:
+        return set()
     own = [terms for one in samples if (terms := one.terms())]
     first = [terms for one in _first_of_each(samples) if (terms := one.terms(with_title=True))]
     return _found(client, collection, schema.SPARSE, own, first, {one.doc_id for one in samples}, {})

@@ -11,10 +11,11 @@ from rag_core.evaluation.ann_plots import plot_partitions, plot_sweep
 from rag_core.evaluation.ann_result import AnnRecall, Measured
 from rag_core.evaluation.compare import Comparison
 from rag_core.evaluation.regression import Finding
-from rag_core.evaluation.relevance import MODES, last_rows
+from rag_core.evaluation.relevance import last_rows
 from rag_core.evaluation.relevance_plots import difference_plot, means_plot
 from rag_core.evaluation.sweep import Sweep
 from rag_core.reports.formats import themed
+from rag_core.retrieval.ranking import MODES
 from rag_core.stages.verdict import Verdict
 from rag_core.tables.store import Store
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from rag_core.retrieval.fusion import reciprocal_rank_fusion
 
 Mode = Literal["dense", "bm25", "hybrid"]
 Unit = Literal["chunk_id", "doc_id"]
+
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+"""All modes of search."""
 
 MAX_LIMIT: Final = 16_384  # hits that a server returns for one request
 _QUERY_BYTES: Final = 8_192
@@ -84,6 +87,12 @@ class FieldRequest:
                 self.consistency, self.fields)  # fmt: skip
 
 
+def modes_of(client: IndexClient, *collections: str) -> tuple[Mode, ...]:
+    """Return the modes in which all of these collections can be searched."""
+    has_words = all(client.meta(one).lexical for one in collections)
+    return tuple(mode for mode in MODES if has_words or mode != "bm25")
+
+
 def ask(client: IndexClient, requests: Sequence[FieldRequest]) -> list[list[Candidate]]:
     """Ask requests of one group in one request to the server.
 
@@ -125,6 +134,7 @@ class Ranker:
     expression: str
     partition_keys: Sequence[str] | None
     nothing: bool
+    has_words: bool
     search_params: Mapping[str, Any]
     consistency: str
 
@@ -177,6 +187,12 @@ class Ranker:
         Of a collection that was asked before nothing is asked of the server here, unless partitions are named.
         """
         filters = filters or SearchFilters()
+        has_words = client.meta(collection).lexical
+        if mode == "bm25" and not has_words:
+            raise PermanentError(
+                f"collection {collection} has no words to search by (index.lexical is false); ask by mode dense, or "
+                f"hybrid, which is the same there"
+            )
         if mode != "bm25":
             _check_vector(client, collection, vector, model_fingerprint, mode)
         partition_keys = filters.partition_keys
@@ -186,12 +202,13 @@ class Ranker:
         return cls(
             client=client,
             collection=collection,
-            terms=_weighed(text, filters, statistics) if mode != "dense" else {},
+            terms=_weighed(text, filters, statistics) if mode != "dense" and has_words else {},
             vector=None if vector is None else np.ascontiguousarray(vector, dtype=np.float32),
             mode=mode,
             expression=filters.to_expression(),
             partition_keys=partition_keys,
             nothing=filters.admits_nothing or partition_keys == [],
+            has_words=has_words,
             search_params=search_params or {},
             consistency=consistency,
         )
@@ -214,11 +231,14 @@ class Ranker:
         )
 
     def requests(self, depth: int, fields: Sequence[str] = _IDS) -> list[FieldRequest | None]:
-        """Return what to ask of each vector field of the mode, dense first; None where there is nothing to ask."""
+        """Return what to ask of each vector field of the mode, dense first; None where there is nothing to ask.
+
+        Of a collection without words, hybrid asks for what is near alone.
+        """
         asked: list[tuple[str, Any]] = []
         if self.mode != "bm25":
             asked.append((schema.DENSE, self.vector))
-        if self.mode != "dense":
+        if self.mode != "dense" and self.has_words:
             # A question without a word has no terms; backends differ in what they make of it.
             asked.append((schema.SPARSE, self.terms or None))
         return [

@@ -45,6 +45,11 @@ class ServedIndex:
         """Of the model that questions to it are embedded by."""
         return self.manifest.model_fingerprint
 
+    @property
+    def has_words(self) -> bool:
+        """Whether it can be searched by words."""
+        return bool(json.loads(self.manifest.settings)["index"].get("lexical", True))
+
     @cached_property
     def encoder(self) -> "Encoder":
         """The embedding model, loaded when a dense question first needs it."""

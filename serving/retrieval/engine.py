@@ -172,7 +172,7 @@ class SearchEngine:
         if not query.explain:
             return hits, {}
         names = [name for name, mode in (("dense", "bm25"), ("bm25", "dense")) if query.mode != mode]
-        return hits, _ranks(names, rankings)
+        return hits, _ranks(names[: len(rankings)], rankings)  # an index without words has one list only
 
     async def _answer(self, request: FieldRequest | None) -> list[Candidate]:
         return [] if request is None else await self._fields[request.field].submit(request, request.group)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import boto3
@@ -68,14 +68,10 @@ def process(
 def _end(child: subprocess.Popen[bytes], how: signal.Signals) -> None:
     if child.poll() is None:
         child.send_signal(how)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             child.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)  # what it left behind
-    except ProcessLookupError:
-        pass
     child.wait()
 
 

@@ -68,8 +68,9 @@ def test_server_offers_grow_with_its_version() -> None:
 
 
 def test_server_without_sparse_vectors_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"index\.uri.*2\.3\.5.*sparse vectors.*2\.4"):
+    with pytest.raises(ConfigError, match=r"index\.lexical.*2\.3\.5.*sparse vectors.*false.*2\.4"):
         check_index_config(IndexConfig(), OLD)
+    check_index_config(IndexConfig(lexical=False), OLD)
 
 
 def test_users_and_tls_need_a_server() -> None:

@@ -25,7 +25,7 @@ def ranked(depth: int, unit: Unit) -> tuple[list[tuple[str, str, float]], bool]:
         dense=[("a1", "a"), ("a2", "a"), ("b1", "b")],
         sparse=[("b2", "b"), ("c1", "c"), ("a3", "a"), ("b1", "b")],
     )
-    ranker = Ranker(client, "c", {1: 1.0}, np.ones(2), "hybrid", "", None, False, {}, "Strong")  # type: ignore[arg-type]
+    ranker = Ranker(client, "c", {1: 1.0}, np.ones(2), "hybrid", "", None, False, True, {}, "Strong")  # type: ignore[arg-type]
     ranking = ranker.rank(depth, unit=unit)
     return [(one.chunk_id, one.doc_id, round(one.score, 6)) for one in ranking.candidates], ranking.is_whole
 
