@@ -1,6 +1,8 @@
 """Types of `rag.yaml` that say where everything is kept."""
 
-from pydantic import Field, field_validator
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
 
 from rag_core.config_base import HttpAddress, Section
 
@@ -16,12 +18,28 @@ class S3Config(Section):
         default=None,
         description="Whether the bucket is part of the host name; default: on AWS, and not with `endpoint_url`.",
     )
-    ca_file: str | None = Field(default=None, description="PEM file with the authority that signed the server's key.")
+    server_side_encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = Field(
+        default=None, description="Encryption that is asked for with each object; default: the bucket's own."
+    )
+    kms_key_id: str | None = Field(
+        default=None, description="ARN or id of the KMS key, with aws:kms; default: the account's key for S3."
+    )
+    bucket_key: bool = Field(
+        default=True, description="With aws:kms, S3 asks KMS for a key of the bucket, not for one of each object."
+    )
     connect_timeout_s: float = Field(default=5.0, gt=0, description="Time limit of a connection.")
-    request_timeout_s: float = Field(default=60.0, gt=0, description="Time limit of a request.")
+    request_timeout_s: float = Field(
+        default=60.0, gt=0, description="Time limit of a request, for all but uploads: so long may the server be silent."
+    )
     tries: int = Field(
         default=6, ge=1, description="Tries of a request that fails in a way that passes, with back-off."
     )
+
+    @model_validator(mode="after")
+    def _key_with_kms(self) -> "S3Config":
+        if self.kms_key_id is not None and not (self.server_side_encryption or "").startswith("aws:kms"):
+            raise ValueError("kms_key_id goes with server_side_encryption: aws:kms")
+        return self
 
 
 class StoreConfig(Section):

@@ -3,6 +3,7 @@
 What goes into a collection is in `schema`, in which order it is written in `sync`, what queries ask in `retrieval`.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,6 +20,12 @@ from rag_core.index.connection import Connection
 from rag_core.tables.store import Store
 
 STRONG: Final = "Strong"  # reads see every acknowledged write
+Consistency = str | float
+"""A Milvus consistency level; or a moment, in seconds since 1970: all that was written before it is seen.
+
+At strong consistency a server has each read wait for its next time tick, up to 200 ms; a moment that has passed costs
+nothing. (https://milvus.io/docs/consistency.md) Milvus Lite is always consistent.
+"""
 _IDS_PER_CALL: Final = 1_000
 _PAGE: Final = 10_000  # below the 16,384 rows that a server returns at most
 _CANDIDATES: Final = ("ef", "search_list")
@@ -52,6 +59,8 @@ def connect(config: IndexConfig, store: Store) -> Iterator["IndexClient"]:
 
 class IndexClient(CollectionAdmin):
     """Rows, collections and aliases of one Milvus. Made by `connect`; safe to use from several threads."""
+
+    _settled_at: float | None = None
 
     def upsert(self, collection: str, partition_key: str, rows: pa.RecordBatch | pa.Table) -> int:
         """Write rows in one call; rows of the same chunk_id are replaced.
@@ -109,20 +118,39 @@ class IndexClient(CollectionAdmin):
         rows = self._query(collection, partition_key, expression, ("count(*)",))
         return int(rows[0]["count(*)"])
 
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Read what was written until now, for many questions about rows that nobody is writing.
+
+        Writes of other clients after this moment may be seen or not.
+        """
+        before, self._settled_at = self._settled_at, time.time()
+        try:
+            yield
+        finally:
+            self._settled_at = before
+
     def fetch(
-        self, collection: str, partition_key: str | None, chunk_ids: Sequence[str], fields: Sequence[str]
+        self,
+        collection: str,
+        partition_key: str | None,
+        chunk_ids: Sequence[str],
+        fields: Sequence[str],
+        consistency: Consistency = STRONG,
     ) -> dict[str, dict[str, Any]]:
-        """Return the named fields of the rows that exist, by chunk_id, at strong consistency."""
+        """Return the named fields of the rows that exist, by chunk_id."""
         found: dict[str, dict[str, Any]] = {}
         for some in slices(chunk_ids, _IDS_PER_CALL):
             expression = schema.any_of(schema.PRIMARY, some)
-            for row in self._query(collection, partition_key, expression, (schema.PRIMARY, *fields)):
+            for row in self._query(collection, partition_key, expression, (schema.PRIMARY, *fields), consistency):
                 found[row[schema.PRIMARY]] = row
         return found
 
-    def query(self, collection: str, expression: str, fields: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the named fields of the rows that a Milvus filter admits, at strong consistency, in no order."""
-        return self._query(collection, None, expression, (schema.PRIMARY, *fields))
+    def query(
+        self, collection: str, expression: str, fields: Sequence[str], consistency: Consistency = STRONG
+    ) -> list[dict[str, Any]]:
+        """Return the named fields of the rows that a Milvus filter admits, in no order."""
+        return self._query(collection, None, expression, (schema.PRIMARY, *fields), consistency)
 
     def list_rows(
         self, collection: str, partition_key: str | None, fields: Sequence[str] = ()
@@ -179,7 +207,7 @@ class IndexClient(CollectionAdmin):
         expression: str = "",
         partition_keys: Sequence[str] | None = None,
         params: Mapping[str, Any] | None = None,
-        consistency: str = STRONG,
+        consistency: Consistency = STRONG,
     ) -> list[tuple[float, dict[str, Any]]]:
         """Search one field of a collection.
 
@@ -193,7 +221,7 @@ class IndexClient(CollectionAdmin):
             partition_keys: Dagster partitions to search; None for all.
             params: Search parameters of the dense index, such as ef; those that a server wants to be no smaller than
                 the limit are raised to it.
-            consistency: Milvus consistency level.
+            consistency: What must be seen.
 
         Returns:
             Score and fields of each hit, in the server's order; a higher score is better.
@@ -221,7 +249,7 @@ class IndexClient(CollectionAdmin):
         expression: str = "",
         partition_keys: Sequence[str] | None = None,
         params: Mapping[str, Any] | None = None,
-        consistency: str = STRONG,
+        consistency: Consistency = STRONG,
     ) -> list[list[tuple[float, dict[str, Any]]]]:
         """Search for several queries in one request; arguments as in `search`.
 
@@ -239,8 +267,8 @@ class IndexClient(CollectionAdmin):
                 output_fields=list(fields),
                 partition_names=None if partition_keys is None else [*map(schema.partition_name, partition_keys)],
                 search_params={"params": _wide_enough(params or {}, limit)},
-                consistency_level=consistency,
                 timeout=self._timeout,
+                **self._sees(consistency),
             ),
             collection,
         )
@@ -253,7 +281,12 @@ class IndexClient(CollectionAdmin):
         ]
 
     def _query(
-        self, collection: str, partition_key: str | None, expression: str, fields: Sequence[str]
+        self,
+        collection: str,
+        partition_key: str | None,
+        expression: str,
+        fields: Sequence[str],
+        consistency: Consistency = STRONG,
     ) -> list[dict[str, Any]]:
         rows = self._call(
             f"query of {collection}/{partition_key or '*'}",
@@ -262,12 +295,19 @@ class IndexClient(CollectionAdmin):
                 filter=expression,
                 output_fields=list(fields),
                 partition_names=self._partition_names(partition_key),
-                consistency_level=STRONG,
                 timeout=self._timeout,
+                **self._sees(consistency),
             ),
             collection,
         )
         return [dict(row) for row in rows]
+
+    def _sees(self, consistency: Consistency) -> dict[str, Any]:
+        moment = self._settled_at if consistency == STRONG else consistency
+        if self.capabilities.kind == "lite" or moment is None or isinstance(moment, str):
+            return {"consistency_level": STRONG if moment is None else consistency}
+        # A hybrid timestamp: milliseconds, and 18 bits to count what happens within one.
+        return {"consistency_level": "Customized", "guarantee_timestamp": int(moment * 1_000) << 18}
 
     @staticmethod
     def _partition_names(partition_key: str | None) -> list[str] | None:

@@ -11,7 +11,7 @@ import numpy as np
 from rag_core.errors import FingerprintMismatchError, PermanentError
 from rag_core.index import lexical, schema
 from rag_core.index.bm25 import TermStatistics, question_vector
-from rag_core.index.client import IndexClient
+from rag_core.index.client import Consistency, IndexClient
 from rag_core.index.publish import check_model, resolve
 from rag_core.retrieval.filters import SearchFilters
 from rag_core.retrieval.fusion import reciprocal_rank_fusion
@@ -66,7 +66,7 @@ class FieldRequest:
         expression: Milvus filter.
         partition_keys: Dagster partitions; None for all.
         params: Search parameters, as JSON with sorted keys.
-        consistency: Milvus consistency level.
+        consistency: What must be seen.
         fields: To bring along; at least the ids of the document.
     """
 
@@ -77,7 +77,7 @@ class FieldRequest:
     expression: str
     partition_keys: tuple[str, ...] | None
     params: str
-    consistency: str
+    consistency: Consistency
     fields: tuple[str, ...] = _IDS
 
     @property
@@ -136,7 +136,7 @@ class Ranker:
     nothing: bool
     has_words: bool
     search_params: Mapping[str, Any]
-    consistency: str
+    consistency: Consistency
 
     @classmethod
     def prepare(
@@ -151,7 +151,7 @@ class Ranker:
         filters: SearchFilters | None,
         search_params: Mapping[str, Any] | None,
         statistics: TermStatistics | None,
-        consistency: str,
+        consistency: Consistency,
     ) -> "Ranker":
         """Check a question against what `target` names; arguments and errors as in `search`."""
         return cls.of(
@@ -180,7 +180,7 @@ class Ranker:
         filters: SearchFilters | None,
         search_params: Mapping[str, Any] | None,
         statistics: TermStatistics | None,
-        consistency: str,
+        consistency: Consistency,
     ) -> "Ranker":
         """Check a question against a collection, by its own name; else as `prepare`.
 

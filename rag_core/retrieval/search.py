@@ -12,7 +12,7 @@ import numpy as np
 
 from rag_core.index import schema
 from rag_core.index.bm25 import TermStatistics
-from rag_core.index.client import STRONG, IndexClient
+from rag_core.index.client import STRONG, Consistency, IndexClient
 from rag_core.retrieval.filters import SearchFilters
 from rag_core.retrieval.ranking import MAX_LIMIT, Mode, Ranker
 
@@ -83,7 +83,7 @@ def search(
     filters: SearchFilters | None = None,
     search_params: Mapping[str, Any] | None = None,
     statistics: TermStatistics | None = None,
-    consistency: str = STRONG,
+    consistency: Consistency = STRONG,
 ) -> list[Hit]:
     """Find the chunks that answer a question best.
 
@@ -98,7 +98,7 @@ def search(
         filters: Restrictions.
         search_params: Of the dense index, such as ef.
         statistics: How rare the terms are; without them all weigh the same. Not needed for dense.
-        consistency: Milvus consistency level. Strong sees every acknowledged write and delete.
+        consistency: What must be seen: strong is every acknowledged write and delete.
 
     Returns:
         Hits, best first, each chunk once; equal scores in the order of chunk_id.
@@ -155,7 +155,7 @@ def search_documents(
     filters: SearchFilters | None = None,
     search_params: Mapping[str, Any] | None = None,
     statistics: TermStatistics | None = None,
-    consistency: str = STRONG,
+    consistency: Consistency = STRONG,
 ) -> list[DocumentHit]:
     """Rank documents by their best chunk, for evaluation.
 

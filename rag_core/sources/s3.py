@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from rag_core.aws import Endpoint, client
 from rag_core.config import S3Source
 from rag_core.errors import SourceError, SourceRefusedError
-from rag_core.sources.aws import Endpoint, client, errors_about
+from rag_core.sources.aws import errors_about
 from rag_core.sources.base import SourceObject
 from rag_core.sources.globs import KeyFilter
 

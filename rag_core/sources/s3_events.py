@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from rag_core.aws import Endpoint, client
 from rag_core.config import S3Source
 from rag_core.config_freshness import SqsEvents
 from rag_core.errors import ConfigError
 from rag_core.reports.pages import names_in, read_text, safe_name, write_text
-from rag_core.sources.aws import Endpoint, client, errors_about
+from rag_core.sources.aws import errors_about
 from rag_core.sources.s3 import S3Objects
 from rag_core.sources.s3_messages import Event, newest_events, parse_message
 from rag_core.tables.store import Store

@@ -56,7 +56,9 @@ def judge(
     steps = (*wrong, judging.measure_ann, judging.measure_relevance, judging.compare)
     for number, step in enumerate(steps):
         on_progress("steps of the verdict", number, len(steps))
-        step()
+        # What is compared and measured was written before, by runs that have ended or hold their partitions back.
+        with client.settled():
+            step()
     on_progress("steps of the verdict", len(steps), len(steps))
     return judging.verdict()
 

@@ -1,16 +1,17 @@
-"""One way to S3 for the two libraries that read and write the store: delta-rs for tables, Arrow for all other files.
+"""One way to S3 for what reads and writes the store: delta-rs for tables, boto3 for all other files.
 
-Both find credentials by themselves: environment, shared files, web identity (a pod's service account), role of the
-machine. Encryption at rest is the bucket's own setting: Arrow cannot ask for it, and S3 applies the bucket's to each
-object.
+Both take the same settings, and both find credentials as AWS's own tools do: environment, profile, web identity (a
+pod's service account), role of the machine. A private authority of certificates is told to both by the environment:
+SSL_CERT_FILE for delta-rs, AWS_CA_BUNDLE for boto3.
 """
 
 import os
 from functools import lru_cache
-from urllib.parse import urlsplit
+from typing import Any
 
 import pyarrow.fs as pafs
 
+from rag_core.aws import Endpoint
 from rag_core.config_store import S3Config
 
 _REGION = "us-east-1"  # what servers other than AWS take
@@ -25,6 +26,8 @@ def storage_options(config: S3Config) -> dict[str, str]:
     """
     options = {
         "aws_conditional_put": "etag",
+        # Without it, delta-rs leaves profiles out where an endpoint is named.
+        "aws_force_credential_load": "true",
         "connect_timeout": f"{config.connect_timeout_s}s",
         "timeout": f"{config.request_timeout_s}s",
         "max_retries": str(config.tries - 1),
@@ -37,28 +40,50 @@ def storage_options(config: S3Config) -> dict[str, str]:
         options["aws_region"] = region
     if _has_virtual_hosts(config):
         options["aws_virtual_hosted_style_request"] = "true"
+    if config.server_side_encryption is not None:
+        options["aws_server_side_encryption"] = config.server_side_encryption
+        if config.kms_key_id is not None:
+            options["aws_sse_kms_key_id"] = config.kms_key_id
+        if config.server_side_encryption == "aws:kms":
+            options["aws_sse_bucket_key_enabled"] = str(config.bucket_key).lower()
     return options
 
 
+def encryption(config: S3Config) -> dict[str, Any]:
+    """Return what boto3 is told with each object that it writes."""
+    if config.server_side_encryption is None:
+        return {}
+    asked: dict[str, Any] = {"ServerSideEncryption": config.server_side_encryption}
+    if config.kms_key_id is not None:
+        asked["SSEKMSKeyId"] = config.kms_key_id
+    if config.server_side_encryption == "aws:kms":
+        asked["BucketKeyEnabled"] = config.bucket_key
+    return asked
+
+
+def endpoint(config: S3Config) -> Endpoint:
+    """Return where boto3 asks."""
+    return Endpoint(
+        "s3",
+        url=config.endpoint_url,
+        region=_region(config),
+        tries=config.tries,
+        connect_timeout_s=config.connect_timeout_s,
+        read_timeout_s=config.request_timeout_s,
+        virtual_hosts=config.virtual_hosts,
+    )
+
+
 def filesystem(config: S3Config) -> pafs.FileSystem:
-    """Return Arrow's file system; made once for each process, as it keeps connections open."""
+    """Return the files of S3 as a file system of Arrow; paths are BUCKET/KEY."""
     return _filesystem(config.model_dump_json(), os.getpid())
 
 
 @lru_cache(maxsize=4)
 def _filesystem(config_json: str, _pid: int) -> pafs.FileSystem:
-    config = S3Config.model_validate_json(config_json)
-    endpoint = urlsplit(config.endpoint_url) if config.endpoint_url else None
-    return pafs.S3FileSystem(
-        region=_region(config),
-        scheme=endpoint.scheme if endpoint else None,
-        endpoint_override=f"{endpoint.netloc}{endpoint.path.rstrip('/')}" if endpoint else None,
-        force_virtual_addressing=bool(endpoint) and _has_virtual_hosts(config),
-        connect_timeout=config.connect_timeout_s,
-        request_timeout=config.request_timeout_s,
-        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=config.tries),
-        tls_ca_file_path=config.ca_file,
-    )
+    from rag_core.tables.s3_files import S3Files
+
+    return pafs.PyFileSystem(S3Files(S3Config.model_validate_json(config_json)))
 
 
 def _region(config: S3Config) -> str | None:

@@ -205,9 +205,10 @@ class IndexHolder:
         # A result is cached under the versions of the snapshot that it was searched with. They are read here, before
         # the search begins, so what it finds is at least as new as its key says. Read afterwards, they could name a
         # change that the search did not see, and the outdated result would be valid until the next change.
-        looked_at = time.monotonic()
+        looked_at, now, before = time.monotonic(), time.time(), self._snapshot
         say = await self._read(partial(self._tables.tables_say, index.collection))
-        return Snapshot(index, say.access, say.versions, looked_at)
+        is_known = before is not None and before.index is index and before.versions == say.versions
+        return Snapshot(index, say.access, say.versions, looked_at, before.seen_at if before and is_known else now)
 
     async def _read(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)

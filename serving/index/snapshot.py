@@ -21,12 +21,14 @@ class Snapshot:
         access: Labels and who may see them.
         versions: Source -> digest of what the ledger says of the source's partitions in this collection.
         looked_at: Monotonic time of the look that found all this.
+        seen_at: When these versions were first found, in seconds since 1970: what they stand for was written before.
     """
 
     index: ServedIndex
     access: AccessMap
     versions: Mapping[str, str]
     looked_at: float
+    seen_at: float = 0.0
 
     def labels_for(self, caller: Caller) -> tuple[str, ...] | None:
         """Return the labels that a caller may see; None (no restriction) only for one who sees all."""

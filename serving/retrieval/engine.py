@@ -13,7 +13,7 @@ from cachetools import LRUCache
 
 from rag_core.config import RagConfig
 from rag_core.index import schema
-from rag_core.index.client import STRONG, IndexClient
+from rag_core.index.client import IndexClient
 from rag_core.retrieval.effort import Curve, Effort, effort_for
 from rag_core.retrieval.passages import distinct, estimated_tokens, wanted_around, widened, within_budget
 from rag_core.retrieval.ranking import Candidate, FieldRequest, Ranker, ask
@@ -51,7 +51,7 @@ class SearchEngine:
             )
             for field, stage in _STAGE.items()
         }
-        self._rows = Batcher[tuple[str, Sequence[str]], Rows](
+        self._rows = Batcher[tuple[str, Sequence[str], float], Rows](
             "fetch", self._fetch, most=most, at_once=_AT_ONCE, metrics=metrics
         )
         self._curves: LRUCache[tuple[str, str], Curve | None] = LRUCache(8)
@@ -90,13 +90,13 @@ class SearchEngine:
         if query.mode != "bm25":
             with clock.stage("embed"):
                 vector = (await self._embedder.embed(index, [query.text], "query"))[0]
-        ranker = await self._ranker(index, query, vector, effort)
-        hits, ranks = await self._found(index, query, ranker, effort, clock)
+        ranker = await self._ranker(snapshot, query, vector, effort)
+        hits, ranks = await self._found(snapshot, query, ranker, effort, clock)
         explained = {hit.chunk_id: ranks.get(hit.chunk_id, {}) for hit in hits} if query.explain else {}
         if query.rerank and self._reranker.is_configured:
             with clock.stage("rerank"), self._metrics.stage("rerank"):
                 hits = await self._reranked(query, hits, explained)
-        passages = await self._passages(index, query, hits[: query.top_k], explained, clock)
+        passages = await self._passages(snapshot, query, hits[: query.top_k], explained, clock)
         self._metrics.search_seconds.labels(query.mode).observe(perf_counter() - began)
         return Found(passages, index.collection, "", effort=effort.to_dict(), seconds=clock.seconds)
 
@@ -104,12 +104,11 @@ class SearchEngine:
         self, snapshot: Snapshot, chunk_id: str, *, labels: tuple[str, ...] | None, neighbours: int
     ) -> list[Hit] | None:
         """Return a chunk and those around it that may be seen, in the order of the document; None: it may not."""
-        index = snapshot.index
-        rows = await self._rows.submit((index.collection, [chunk_id]), index.collection)
+        rows = await self._read(snapshot, [chunk_id])
         if chunk_id not in rows or not _is_visible(rows[chunk_id], labels):
             return None
         hit = hit_of(rows[chunk_id], 0.0)
-        around = await self._around(index, [hit], neighbours, labels)
+        around = await self._around(snapshot, [hit], neighbours, labels)
         # While a document is replaced its new chunks are written before the old ones are deleted: two have one place.
         around[hit.doc_id, hit.ordinal] = hit
         return [around[place] for place in sorted(around)]
@@ -131,7 +130,8 @@ class SearchEngine:
             self._curves[key] = await asyncio.to_thread(index.curve) if index.search_params else None
         return self._curves[key]
 
-    async def _ranker(self, index: ServedIndex, query: Query, vector: np.ndarray | None, effort: Effort) -> Ranker:
+    async def _ranker(self, snapshot: Snapshot, query: Query, vector: np.ndarray | None, effort: Effort) -> Ranker:
+        index = snapshot.index
         make = partial(
             Ranker.of,
             self._client,
@@ -143,7 +143,7 @@ class SearchEngine:
             filters=query.filters,
             search_params=effort.search_params,
             statistics=None if query.mode == "dense" else index.statistics,
-            consistency=STRONG,
+            consistency=snapshot.seen_at,
         )
         # Milvus is asked only what a collection is that was not searched before, and which partitions it has.
         if self._client.knows(index.collection) and query.filters.partition_keys is None:
@@ -151,7 +151,7 @@ class SearchEngine:
         return await self._guard.call(make)
 
     async def _found(
-        self, index: ServedIndex, query: Query, ranker: Ranker, effort: Effort, clock: "_Clock"
+        self, snapshot: Snapshot, query: Query, ranker: Ranker, effort: Effort, clock: "_Clock"
     ) -> tuple[list[Hit], dict[str, dict[str, Any]]]:
         """Return the best hits, and the ranks of candidates if the query asks for them.
 
@@ -166,7 +166,7 @@ class SearchEngine:
                 requests = ranker.requests(depth) if is_fused else ranker.requests(depth, _FIELDS)
                 rankings = await asyncio.gather(*(self._answer(request) for request in requests))
             ranking = ranker.combine(rankings, depth, weights=effort.weights if is_fused else None)
-            hits = await self._hits(index, query, ranking.candidates, wanted, clock)
+            hits = await self._hits(snapshot, query, ranking.candidates, wanted, clock)
             if len(hits) >= wanted or ranking.is_whole:
                 break
         if not query.explain:
@@ -178,7 +178,7 @@ class SearchEngine:
         return [] if request is None else await self._fields[request.field].submit(request, request.group)
 
     async def _hits(
-        self, index: ServedIndex, query: Query, candidates: list[Candidate], wanted: int, clock: "_Clock"
+        self, snapshot: Snapshot, query: Query, candidates: list[Candidate], wanted: int, clock: "_Clock"
     ) -> list[Hit]:
         """Return the best candidates without those that are gone, not to be seen, or there already."""
         labels = query.filters.access_labels
@@ -190,7 +190,7 @@ class SearchEngine:
             if query.mode == "hybrid":
                 # A document may have been deleted, or taken from the caller, since the rankings were made.
                 with clock.stage("fetch"):
-                    rows = await self._rows.submit((index.collection, [*rows]), index.collection)
+                    rows = await self._read(snapshot, [*rows])
             seen += [
                 hit_of(rows[one.chunk_id], one.score)
                 for one in some
@@ -214,7 +214,7 @@ class SearchEngine:
 
     async def _passages(
         self,
-        index: ServedIndex,
+        snapshot: Snapshot,
         query: Query,
         hits: list[Hit],
         explained: dict[str, dict[str, Any]],
@@ -223,7 +223,7 @@ class SearchEngine:
         around: dict[tuple[str, int], Hit] = {}
         if query.neighbours and hits:
             with clock.stage("neighbours"), self._metrics.stage("neighbours"):
-                around = await self._around(index, hits, query.neighbours, query.filters.access_labels)
+                around = await self._around(snapshot, hits, query.neighbours, query.filters.access_labels)
         stretches = widened(hits, around, query.neighbours)
         fit = within_budget(stretches, query.passage_tokens)
         return tuple(
@@ -232,27 +232,32 @@ class SearchEngine:
         )
 
     async def _around(
-        self, index: ServedIndex, hits: Sequence[Hit], neighbours: int, labels: Sequence[str] | None
+        self, snapshot: Snapshot, hits: Sequence[Hit], neighbours: int, labels: Sequence[str] | None
     ) -> dict[tuple[str, int], Hit]:
         """Read chunks by document and ordinal, of those that may be seen."""
         places = [
             f'(doc_id == "{doc_id}" and ordinal >= {first} and ordinal <= {last})'
             for doc_id, first, last in wanted_around(hits, neighbours)
         ]
-        rows = await self._guard.call(lambda: self._client.query(index.collection, " or ".join(places), _FIELDS))
+        collection, moment = snapshot.index.collection, snapshot.seen_at
+        rows = await self._guard.call(lambda: self._client.query(collection, " or ".join(places), _FIELDS, moment))
         return {(row["doc_id"], row["ordinal"]): hit_of(row, 0.0) for row in rows if _is_visible(row, labels)}
 
     async def _ask(self, stage: str, batch: Sequence[FieldRequest]) -> list[list[Candidate]]:
         with self._metrics.stage(stage):
             return await self._guard.call(lambda: ask(self._client, batch))
 
-    async def _fetch(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[Rows]:
+    async def _read(self, snapshot: Snapshot, chunk_ids: Sequence[str]) -> Rows:
+        collection, moment = snapshot.index.collection, snapshot.seen_at
+        return await self._rows.submit((collection, chunk_ids, moment), (collection, moment))
+
+    async def _fetch(self, batch: Sequence[tuple[str, Sequence[str], float]]) -> list[Rows]:
         """Read the rows of a whole batch at once; each caller gets their own only."""
-        collection = batch[0][0]
-        every = list(dict.fromkeys(chunk_id for _, ids in batch for chunk_id in ids))
+        collection, _, moment = batch[0]
+        every = list(dict.fromkeys(chunk_id for _, ids, _ in batch for chunk_id in ids))
         with self._metrics.stage("fetch"):
-            rows = await self._guard.call(lambda: self._client.fetch(collection, None, every, _FIELDS))
-        return [{chunk_id: rows[chunk_id] for chunk_id in ids if chunk_id in rows} for _, ids in batch]
+            rows = await self._guard.call(lambda: self._client.fetch(collection, None, every, _FIELDS, moment))
+        return [{chunk_id: rows[chunk_id] for chunk_id in ids if chunk_id in rows} for _, ids, _ in batch]
 
 
 class _Clock:
