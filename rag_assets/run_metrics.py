@@ -54,9 +54,13 @@ class RunMetrics:
         )  # fmt: skip
         self._oldest = Gauge("rag_run_queue_oldest_seconds", "How long the first of the queue waits.", registry=r)
         self._longest = Gauge("rag_run_longest_seconds", "How long the longest run goes on.", registry=r)
-        self._done = Counter("rag_runs_ended", "Runs that ended.", ["job", "status"], registry=r)
+        self._done = Counter("rag_runs_ended", "Runs that ended.", ["dagster_job", "status"], registry=r)
         self._seconds = Histogram(
-            "rag_run_duration_seconds", "From the start of a run to its end.", ["job"], buckets=SECONDS, registry=r
+            "rag_run_duration_seconds",
+            "From the start of a run to its end.",
+            ["dagster_job"],
+            buckets=SECONDS,
+            registry=r,
         )
         self._slots = Gauge("rag_pool_slots", "Steps of a pool that may go on at once.", ["pool"], registry=r)
         self._used = Gauge("rag_pool_slots_used", "Steps that do.", ["pool"], registry=r)

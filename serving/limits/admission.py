@@ -53,6 +53,7 @@ class Admission:
         self._empty.set()
         self._mean_s = 0.0
         metrics.in_flight.set_function(lambda: self._places.taken)
+        metrics.in_flight_limit.set(limits.in_flight)
         metrics.waiting.set_function(lambda: self._places.waiting)
 
     @asynccontextmanager

@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Final
+from typing import Final, get_args
 
 from opentelemetry import trace
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from serving.answers.llm_errors import Reason
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SEARCH_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.5, 5.0, 10.0)
+"""Close together around half a second, which is what a search is held to: a quantile is no finer than its buckets."""
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -25,10 +29,15 @@ class Metrics:
             "http_request_duration_seconds", "Time to the last byte.", ["route"], buckets=_SECONDS, registry=r
         )
         self.in_flight = Gauge("http_requests_in_flight", "Requests that are worked on.", registry=r)
+        self.in_flight_limit = Gauge("http_requests_in_flight_limit", "Most that are worked on at once.", registry=r)
         self.waiting = Gauge("http_requests_waiting", "Requests that wait for their turn.", registry=r)
         self.rejected = Counter(
             "http_requests_rejected", "Requests that were sent away, by reason.", ["reason"], registry=r
         )
+        self.search_latency_seconds = Histogram(
+            "search_latency_seconds", "Time of a search as its HTTP caller sees it, cached or not; refusals left out.",
+            buckets=_SEARCH_SECONDS, registry=r,
+        )  # fmt: skip
         self.stage_seconds = Histogram(
             "rag_search_stage_duration_seconds",
             "Time of a stage of a search or an answer: embed, dense, bm25, fetch, neighbours, rerank, llm, verify.",
@@ -73,6 +82,12 @@ class Metrics:
             "rag_llm_first_token_seconds", "Time to its first word.", buckets=_SECONDS, registry=r
         )
         self.feedback = Counter("rag_feedback", "Thumbs.", ["rating"], registry=r)
+        ProcessCollector(registry=r)
+        # An alert on an increase sees none from nothing to 1.
+        self.cache.labels("redis", "error")
+        self.switches.labels("failed")
+        for reason in get_args(Reason):
+            self.llm_errors.labels(reason)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

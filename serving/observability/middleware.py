@@ -20,6 +20,7 @@ from serving.observability.request_ids import REQUEST_ID
 _ACCESS: Final = logging.getLogger("rag.http")
 _PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines: not traced, and logged for debugging only."""
+_SEARCH: Final = "/v1/search"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _ABANDONED: Final = 499
 """The client went away before the answer was complete. No status of HTTP; nginx made it common."""
@@ -101,6 +102,8 @@ class EdgeMiddleware:
                 seconds = perf_counter() - began
                 self._metrics.requests.labels(route, method, str(status)).inc()
                 self._metrics.request_seconds.labels(route).observe(seconds)
+                if route == _SEARCH and status < 400:  # a refusal is quick, and would make searches look so
+                    self._metrics.search_latency_seconds.observe(seconds)
                 _name(span, method, route, status)
                 _log(scope, method, route, status, seconds)
 
