@@ -29,7 +29,9 @@ class S3Config(Section):
     )
     connect_timeout_s: float = Field(default=5.0, gt=0, description="Time limit of a connection.")
     request_timeout_s: float = Field(
-        default=60.0, gt=0, description="Time limit of a request, for all but uploads: so long may the server be silent."
+        default=60.0,
+        gt=0,
+        description="Time limit: of a request for a table, whole; of any other, so long may the server say nothing.",
     )
     tries: int = Field(
         default=6, ge=1, description="Tries of a request that fails in a way that passes, with back-off."

@@ -38,3 +38,11 @@ class ObjectGoneError(SourceError):
 
 class SourceRefusedError(SourceError, PermanentError):
     """A source refuses for good: no such bucket, no permission. Not retried; whoever asks looks for permanent first."""
+
+
+class StoreError(TransientError, OSError):
+    """The store does not answer, or fails for now; also an OSError, as on local disk."""
+
+
+class StoreRefusedError(StoreError, PermanentError):
+    """The store refuses for good: no such bucket, no permission. Not retried; ask for PermanentError first."""

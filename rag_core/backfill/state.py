@@ -14,6 +14,7 @@ from typing import Any, Final
 import pyarrow.fs as pafs
 
 from rag_core.errors import ConfigError
+from rag_core.tables.files import write_file
 from rag_core.tables.store import Store
 
 _FOLDER: Final = "work/backfills"
@@ -117,13 +118,8 @@ class Backfill:
 
 def save(store: Store, backfill: Backfill) -> None:
     """Write a backfill; a reader finds it as it was before or as it is now."""
-    filesystem, root = store.filesystem()
-    folder = f"{root.rstrip('/')}/{_FOLDER}"
-    filesystem.create_dir(folder, recursive=True)
-    part, path = f"{folder}/.{backfill.id}.part", f"{folder}/{backfill.id}.json"
-    with filesystem.open_output_stream(part) as stream:
-        stream.write(json.dumps(asdict(backfill), default=_plain).encode())
-    filesystem.move(part, path)
+    content = json.dumps(asdict(backfill), default=_plain)
+    write_file(store, f"{_FOLDER}/{backfill.id}.json", content.encode())
 
 
 def load(store: Store, backfill_id: str = "") -> Backfill:

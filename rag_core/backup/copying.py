@@ -1,12 +1,12 @@
 """Copies of files between stores, many at once, with the digest of what was copied."""
 
 import hashlib
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Final, TypeVar
 
 from rag_core.stages.common import Progress
+from rag_core.tables.files import writing
 from rag_core.tables.store import Store
 
 _AT_ONCE: Final = 8
@@ -31,18 +31,10 @@ def copy(source: Store, path: str, target: Store, to: str) -> str:
         SHA-256 of what was written.
     """
     found = hashlib.sha256()
-    filesystem, root = target.filesystem()
-    whole = f"{root}/{to}"
-    # An object of S3 appears when it is complete; a file is renamed then.
-    written = f"{whole}.{uuid.uuid4().hex[:8]}.part" if target.is_local else whole
-    if target.is_local:
-        filesystem.create_dir(whole.rpartition("/")[0], recursive=True)
-    with filesystem.open_output_stream(written) as sink:
+    with writing(target, to) as sink:
         for part in _parts(source, path):
             found.update(part)
             sink.write(part)
-    if target.is_local:
-        filesystem.move(written, whole)
     return found.hexdigest()
 
 

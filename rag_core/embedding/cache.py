@@ -18,8 +18,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from rag_core import schemas
 from rag_core.embedding.key_index import KeyArray, KeyIndex, as_keys
-from rag_core.errors import PermanentError, TransientError
+from rag_core.errors import PermanentError, StoreError, TransientError
+from rag_core.tables.landing import append_once
 from rag_core.tables.store import Store
+from rag_core.tables.store_errors import errors_about
 
 TABLE: Final = "vectors"
 LOOKUP_ROWS: Final = 8_192  # what callers pass to `lookup` at once: 12 MiB of 384-dimensional vectors
@@ -123,7 +125,10 @@ class VectorCache:
             return self._version()
         data = _rows(fingerprint, keys, vectors)
         metadata: dict[str, Any] = {"rag.model_fingerprint": fingerprint, **(commit_metadata or {})}
-        self._commit(lambda: self._write(data, metadata))
+        _guarded(
+            self._store,
+            lambda: append_once(self._store, TABLE, self._version, partial(self._write, data), metadata),
+        )
         return self._version()
 
     def compact(self, *, force: bool = False) -> int:
@@ -147,7 +152,7 @@ class VectorCache:
         _LOG.info("vector cache: %d files became %d", removed, int(done["numFilesAdded"]))
         return removed
 
-    def _write(self, data: pa.Table, metadata: dict[str, Any]) -> None:
+    def _write(self, data: pa.Table, properties: CommitProperties) -> None:
         write_deltalake(
             self._store.table_uri(TABLE),
             data,
@@ -155,7 +160,7 @@ class VectorCache:
             partition_by=["model_fingerprint", "shard"],
             storage_options=self._store.storage_options or None,
             writer_properties=_WRITER,
-            commit_properties=CommitProperties(custom_metadata=metadata, max_commit_retries=_COMMIT_TRIES),
+            commit_properties=properties,
         )
 
     def _commit(self, action: Callable[[], _T]) -> _T:
@@ -163,9 +168,7 @@ class VectorCache:
             try:
                 return _guarded(self._store, action)
             except TransientError as error:
-                # Two first appends race to create the table; the loser's second try finds it there.
-                raced = isinstance(error.__cause__, CommitFailedError) or "already exists" in str(error).lower()
-                if not raced or attempt == _COMMIT_TRIES - 1:
+                if not isinstance(error.__cause__, CommitFailedError) or attempt == _COMMIT_TRIES - 1:
                     raise
         raise AssertionError("unreachable")
 
@@ -203,7 +206,10 @@ class VectorCache:
 
 def _guarded(store: Store, action: Callable[[], _T]) -> _T:
     try:
-        return action()
+        with errors_about(store, "vector cache"):
+            return action()
+    except StoreError:
+        raise
     except (OSError, DeltaError) as error:
         raise TransientError(f"vector cache {store.table_uri(TABLE)}: {error}; the run can be repeated") from error
 

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from rag_core.config import EmbeddingConfig
 from rag_core.config_store import S3Config
 from rag_core.embedding.model import ModelSpec
-from rag_core.errors import PermanentError, TransientError
+from rag_core.errors import PermanentError, StoreError, TransientError
+from rag_core.tables.files import remove_folder, write_file, writing
 from rag_core.tables.store import Store
 
 ITEMS: Final = pa.schema(
@@ -82,14 +83,11 @@ def write_manifest(
     Raises:
         TransientError: The store cannot be written.
     """
-    filesystem, root = store.filesystem()
     relative = f"work/embedding/{run_id}"
-    folder = f"{root}/{relative}"
     try:
-        filesystem.create_dir(folder, recursive=True)
-        item_count, token_count = _write_items(filesystem, f"{folder}/items.parquet", items)
+        item_count, token_count = _write_items(store, f"{relative}/items.parquet", items)
         if not item_count:
-            filesystem.delete_dir(folder)
+            remove_folder(store, relative)
             return None
         manifest = WorkManifest(
             run_id=run_id,
@@ -102,8 +100,9 @@ def write_manifest(
             item_count=item_count,
             token_count=token_count,
         )
-        with filesystem.open_output_stream(f"{folder}/manifest.json") as file:
-            file.write(manifest.model_dump_json(indent=2).encode())
+        write_file(store, f"{relative}/manifest.json", manifest.model_dump_json(indent=2).encode())
+    except StoreError:
+        raise
     except OSError as error:
         raise TransientError(f"cannot write the work manifest under {store.uri(relative)}: {error}") from error
     return _address(store, f"{relative}/manifest.json")
@@ -122,6 +121,8 @@ def read_manifest(address: str) -> WorkManifest:
             return WorkManifest.model_validate_json(file.read())
     except FileNotFoundError as error:
         raise PermanentError(f"no work manifest at {address}; run the embeddings asset to write one") from error
+    except StoreError:
+        raise
     except OSError as error:
         raise TransientError(f"cannot read the work manifest {address}: {error}") from error
     except ValueError as error:
@@ -130,16 +131,13 @@ def read_manifest(address: str) -> WorkManifest:
 
 def remove_manifest(store: Store, run_id: str) -> None:
     """Delete a run's work folder, once its vectors are in the cache; a missing one is fine."""
-    filesystem, root = store.filesystem()
-    folder = f"{root}/work/embedding/{run_id}"
-    if filesystem.get_file_info(folder).type == pafs.FileType.Directory:
-        filesystem.delete_dir(folder)
+    remove_folder(store, f"work/embedding/{run_id}")
 
 
-def _write_items(filesystem: pafs.FileSystem, path: str, items: Iterable[pa.RecordBatch]) -> tuple[int, int]:
+def _write_items(store: Store, path: str, items: Iterable[pa.RecordBatch]) -> tuple[int, int]:
     seen: set[str] = set()
     tokens = 0
-    with filesystem.open_output_stream(path) as file, pq.ParquetWriter(file, ITEMS, compression="zstd") as writer:
+    with writing(store, path) as file, pq.ParquetWriter(file, ITEMS, compression="zstd") as writer:
         for batch in items:
             fresh = _unseen(batch, seen)
             if fresh.num_rows:

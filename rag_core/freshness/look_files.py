@@ -20,7 +20,6 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.ipc
 
 from rag_core.errors import TransientError
@@ -30,6 +29,7 @@ from rag_core.freshness.changes import append_changes
 from rag_core.freshness.snapshot import Snapshot, Unsettled
 from rag_core.index.lite_files import locked
 from rag_core.tables.delta import ensure_table
+from rag_core.tables.files import list_folder, read_file, remove_file, write_file
 from rag_core.tables.store import Store
 
 # Where a write costs money, that nothing changed is only written this often; the sensor's cursor knows it anyway.
@@ -66,8 +66,7 @@ class LookFiles:
     def __init__(self, store: Store, source: str) -> None:
         self._store = store
         self._lock = store.local_path("work", "looks", f"{source}.lock")
-        self._filesystem, root = store.filesystem()
-        self._folder = "/".join([root.rstrip("/"), "work", "looks", source])
+        self._folder = f"work/looks/{source}"
 
     @contextmanager
     def locked(self, timeout_s: float) -> Iterator[bool]:
@@ -163,8 +162,8 @@ class LookFiles:
 
     def forget(self) -> None:
         """Remove all files of the source: the next look is a first one."""
-        for info in self._filesystem.get_file_info(pafs.FileSelector(self._folder, allow_not_found=True)):
-            self._filesystem.delete_file(info.path)
+        for info in list_folder(self._store, self._folder):
+            self._remove(info.base_name)
 
     def _finish(self, changes: pa.Table, note: Mapping[str, Any], *, is_done: bool = False) -> None:
         """Do, perhaps again, what follows once a look is decided; all but cleaning may be done."""
@@ -174,9 +173,9 @@ class LookFiles:
             self._put("current.json", json.dumps(note).encode())
         crash_point("look.before_cleaning")
         self._remove("pending.arrow")
-        for info in self._filesystem.get_file_info(pafs.FileSelector(self._folder)):
+        for info in list_folder(self._store, self._folder):
             if info.base_name.startswith("state-") and info.base_name != note["state"]:
-                self._filesystem.delete_file(info.path)
+                self._remove(info.base_name)
 
     def _table_id(self) -> str:
         """Identify the table of changes: what was seen counts for nothing where what was recorded of it is gone."""
@@ -191,25 +190,14 @@ class LookFiles:
         return note if isinstance(note, dict) else None
 
     def _get(self, name: str) -> bytes | None:
-        try:
-            with self._filesystem.open_input_stream(f"{self._folder}/{name}") as stream:
-                return bytes(stream.read())
-        except FileNotFoundError:
-            return None
+        return read_file(self._store, f"{self._folder}/{name}")
 
     def _put(self, name: str, data: "bytes | memoryview | pa.Buffer") -> None:
         """Write a file so that it is seen whole or not at all."""
-        path = f"{self._folder}/{name}"
-        target = f"{path}.part" if self._store.is_local else path  # an object of S3 appears when it is complete
-        self._filesystem.create_dir(self._folder, recursive=True)
-        with self._filesystem.open_output_stream(target) as stream:
-            stream.write(data)
-        if target != path:
-            self._filesystem.move(target, path)
+        write_file(self._store, f"{self._folder}/{name}", data)
 
     def _remove(self, name: str) -> None:
-        if self._filesystem.get_file_info(f"{self._folder}/{name}").type == pafs.FileType.File:
-            self._filesystem.delete_file(f"{self._folder}/{name}")
+        remove_file(self._store, f"{self._folder}/{name}")
 
 
 def _note_of(state: LookState) -> dict[str, Any]:

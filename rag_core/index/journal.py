@@ -7,8 +7,7 @@ document then went back to the old text leaves an orphan and a gap that cancel e
 import json
 from datetime import UTC, datetime
 
-import pyarrow.fs as pafs
-
+from rag_core.tables.files import read_file, remove_file, write_file
 from rag_core.tables.store import Store
 
 
@@ -22,23 +21,16 @@ class SyncJournal:
 
     def is_open(self, partition_key: str) -> bool:
         """Tell whether a sync of the partition began and its ledger was not written."""
-        filesystem, path = self._mark(partition_key)
-        found: bool = filesystem.get_file_info(path).type == pafs.FileType.File
-        return found
+        return read_file(self._store, self._mark(partition_key)) is not None
 
     def begin(self, partition_key: str) -> None:
         """Mark the partition; done again without effect."""
-        filesystem, path = self._mark(partition_key)
-        filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-        with filesystem.open_output_stream(path) as stream:
-            stream.write(json.dumps({"began_at": datetime.now(UTC).isoformat()}).encode())
+        content = json.dumps({"began_at": datetime.now(UTC).isoformat()})
+        write_file(self._store, self._mark(partition_key), content.encode())
 
     def end(self, partition_key: str) -> None:
         """Take the mark away: the ledger now says what the collection holds. Done again without effect."""
-        if self.is_open(partition_key):
-            filesystem, path = self._mark(partition_key)
-            filesystem.delete_file(path)
+        remove_file(self._store, self._mark(partition_key))
 
-    def _mark(self, partition_key: str) -> tuple[pafs.FileSystem, str]:
-        filesystem, root = self._store.filesystem()
-        return filesystem, "/".join([root.rstrip("/"), "work", "index", self._collection, partition_key])
+    def _mark(self, partition_key: str) -> str:
+        return f"work/index/{self._collection}/{partition_key}"

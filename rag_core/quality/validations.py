@@ -8,8 +8,10 @@ import orjson
 import pyarrow.fs as pafs
 
 from rag_core import ids
+from rag_core.tables.files import write_file
 from rag_core.tables.store import Store
 
+_FOLDER = "work/validations"
 _KEPT_RUNS = 20
 _PART = "~"  # before the part of a batch in a file's name; `_safe` leaves none in the batch's
 _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
@@ -20,12 +22,9 @@ def save(store: Store, run_id: str, name: str, document: dict[str, Any]) -> None
 
     A run tests a batch in parts: the blocking tests between the stages, the others at its end. Each part is a file.
     """
-    filesystem, root = _folder(store)
-    folder = f"{root}/{_safe(run_id)}"
-    filesystem.create_dir(folder, recursive=True)
     part = ids.digest(*sorted(map(_expectation, document["results"])))[:8]
-    with filesystem.open_output_stream(f"{folder}/{_safe(name)}{_PART}{part}.json") as sink:
-        sink.write(orjson.dumps(document, default=str, option=_OPTIONS))
+    path = f"{_FOLDER}/{_safe(run_id)}/{_safe(name)}{_PART}{part}.json"
+    write_file(store, path, orjson.dumps(document, default=str, option=_OPTIONS))
 
 
 def load(store: Store, run_id: str) -> dict[str, dict[str, Any]]:
@@ -34,6 +33,8 @@ def load(store: Store, run_id: str) -> dict[str, dict[str, Any]]:
     selector = pafs.FileSelector(f"{root}/{_safe(run_id)}", allow_not_found=True)
     documents: dict[str, dict[str, Any]] = {}
     for info in sorted(filesystem.get_file_info(selector), key=lambda info: (info.mtime_ns or 0, info.path)):
+        if not info.base_name.endswith(".json"):
+            continue  # being written, or cut off
         with filesystem.open_input_stream(info.path) as source:
             document = orjson.loads(source.read())
         name = info.base_name.removesuffix(".json").rpartition(_PART)[0]
@@ -80,7 +81,7 @@ def _newest(filesystem: pafs.FileSystem, folder: str) -> int:
 
 def _folder(store: Store) -> tuple[pafs.FileSystem, str]:
     filesystem, root = store.filesystem()
-    return filesystem, f"{root}/work/validations"
+    return filesystem, f"{root}/{_FOLDER}"
 
 
 def _safe(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import pyarrow.fs as pafs
 
+from rag_core.tables.files import list_folder, read_file, remove_file, remove_folder, write_file
 from rag_core.tables.store import Store
 
 FOLDER: Final = "reports"
@@ -84,31 +85,18 @@ def read_card(store: Store, path: str) -> ReportPage | None:
 
 def write_text(store: Store, path: str, text: str) -> None:
     """Write a file at once: a reader sees the old one or the new one."""
-    filesystem, root = store.filesystem()
-    target = f"{root}/{path}"
-    if store.is_local:
-        filesystem.create_dir(target.rpartition("/")[0], recursive=True)
-    written = f"{target}.part" if store.is_local else target  # an S3 object appears when it is complete
-    with filesystem.open_output_stream(written) as sink:
-        sink.write(text.encode())
-    if store.is_local:
-        filesystem.move(written, target)
+    write_file(store, path, text.encode())
 
 
 def read_text(store: Store, path: str) -> str | None:
     """Read a file below the store, or None if it does not exist."""
-    content = read_bytes(store, path)
+    content = read_file(store, path)
     return None if content is None else content.decode()
 
 
 def read_bytes(store: Store, path: str) -> bytes | None:
     """Read a file below the store, or None if it does not exist."""
-    filesystem, root = store.filesystem()
-    try:
-        with filesystem.open_input_stream(f"{root}/{path}") as source:
-            return bytes(source.read())
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        return None
+    return read_file(store, path)
 
 
 def names_in(store: Store, folder: str) -> list[str]:
@@ -118,20 +106,18 @@ def names_in(store: Store, folder: str) -> list[str]:
 
 def keep_newest(store: Store, folder: str, most: int) -> None:
     """Remove all but the newest pages of a folder, with their cards."""
-    filesystem, root = store.filesystem()
     pages = [name for name in names_in(store, folder) if name.endswith(".html") and name != LATEST]
     for name in pages[most:]:
         for path in (f"{folder}/{name}", _card_of(f"{folder}/{name}")):
-            filesystem.delete_file(f"{root}/{path}")
+            remove_file(store, path)
 
 
 def keep_newest_folders(store: Store, folder: str, most: int) -> None:
     """Remove all but the newest folders of a folder, by when their `index.html` was written."""
-    filesystem, root = store.filesystem()
     cards = {name: read_card(store, f"{folder}/{name}/index.html") for name in names_in(store, folder)}
     ordered = sorted(cards, key=lambda name: card.written_at if (card := cards[name]) else "", reverse=True)
     for name in ordered[most:]:
-        filesystem.delete_dir(f"{root}/{folder}/{name}")
+        remove_folder(store, f"{folder}/{name}")
 
 
 def page_uri(store: Store, path: str) -> str:
@@ -149,6 +135,4 @@ def _card_of(path: str) -> str:
 
 
 def _infos(store: Store, folder: str) -> list[pafs.FileInfo]:
-    filesystem, root = store.filesystem()
-    found = filesystem.get_file_info(pafs.FileSelector(f"{root}/{folder}", allow_not_found=True))
-    return sorted(found, key=lambda info: (-(info.mtime_ns or 0), info.base_name))
+    return sorted(list_folder(store, folder), key=lambda info: (-(info.mtime_ns or 0), info.base_name))

@@ -5,19 +5,16 @@ key, by another process, days later. Told of changes instead of listing: `rag_co
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-from rag_core.aws import Endpoint, client
+from rag_core.aws import Endpoint, client, with_body
 from rag_core.config import S3Source
 from rag_core.errors import SourceError, SourceRefusedError
 from rag_core.sources.aws import errors_about
 from rag_core.sources.base import SourceObject
 from rag_core.sources.globs import KeyFilter
-
-_READ_TRIES: Final = 3  # boto3 repeats a request by itself, but not the reading of an answer that breaks off
 
 Page = tuple[list[SourceObject], str | None]
 
@@ -135,18 +132,19 @@ class S3Objects:
         """
         about = f"source {self.name!r}: {self.uri(item.key)}"
         with errors_about(about, may_be_gone=True):
-            for _ in range(_READ_TRIES - 1):
-                with suppress(*_broken_off()):
-                    return self._bytes(item.key, about)
-            return self._bytes(item.key, about)
 
-    def _bytes(self, key: str, about: str) -> bytes:
+            def read(body: Any) -> bytes:
+                data: bytes = body.read()
+                return data
+
+            return with_body(lambda: self._get(item.key, about), read)[1]
+
+    def _get(self, key: str, about: str) -> Any:
         answer = client(self.endpoint).get_object(Bucket=self.bucket, Key=self.prefix + key)
-        with closing(answer["Body"]) as body:
-            if answer.get("ContentLength", 0) > self.max_bytes:  # it grew since it was listed
-                raise SourceError(f"{about} is larger than max_bytes ({self.max_bytes})")
-            data: bytes = body.read()
-            return data
+        if answer.get("ContentLength", 0) > self.max_bytes:  # it grew since it was listed
+            answer["Body"].close()
+            raise SourceError(f"{about} is larger than max_bytes ({self.max_bytes})")
+        return answer
 
     def _object(self, content: Mapping[str, Any]) -> SourceObject | None:
         key = self.key_of(content["Key"])
@@ -164,10 +162,3 @@ class S3Objects:
             size_bytes=size_bytes,
             modified_at=modified_at,
         )
-
-
-def _broken_off() -> tuple[type[Exception], ...]:
-    """Return what is raised where an answer ends before its end."""
-    from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
-
-    return IncompleteReadError, ReadTimeoutError, ResponseStreamingError

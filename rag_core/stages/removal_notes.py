@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from rag_core.index.unfindable import Sample
 from rag_core.schemas import TIMESTAMP
 from rag_core.stages.absence import Absence
+from rag_core.tables.files import read_file, remove_file, writing
 from rag_core.tables.store import Store
 
 _SAMPLE: Final = pa.struct(
@@ -70,32 +70,25 @@ class RemovalNotes:
 
     def load(self, partition_key: str) -> dict[str, Note]:
         """Read the notes that a run left that was cut off; empty if there are none."""
-        filesystem, path = self._file(partition_key)
-        if filesystem.get_file_info(path).type != pafs.FileType.File:
+        content = read_file(self._store, self._path(partition_key))
+        if content is None:
             return {}
-        rows = pq.read_table(path, filesystem=filesystem, schema=_SCHEMA).to_pylist()
+        rows = pq.read_table(pa.BufferReader(content), schema=_SCHEMA).to_pylist()
         return {row["doc_id"]: _note(row) for row in rows}
 
     def save(self, partition_key: str, notes: Iterable[Note]) -> None:
         """Replace the notes of a partition, in one step."""
-        filesystem, path = self._file(partition_key)
-        filesystem.create_dir(path.rpartition("/")[0], recursive=True)
         rows = pa.Table.from_pylist([_row(note) for note in notes], schema=_SCHEMA)
-        # A local file is there while it is being written; a file of S3 only once it is whole.
-        pq.write_table(rows, f"{path}.new", filesystem=filesystem)
-        filesystem.move(f"{path}.new", path)
+        with writing(self._store, self._path(partition_key)) as sink:
+            pq.write_table(rows, sink)
 
     def remove(self, partition_key: str) -> None:
         """Forget the notes of a partition; done again without effect."""
-        filesystem, path = self._file(partition_key)
-        if filesystem.get_file_info(path).type == pafs.FileType.File:
-            filesystem.delete_file(path)
+        remove_file(self._store, self._path(partition_key))
 
-    def _file(self, partition_key: str) -> tuple[pafs.FileSystem, str]:
-        filesystem, root = self._store.filesystem()
+    def _path(self, partition_key: str) -> str:
         # Beside the journal's marks, so that both go with the collection.
-        folder = [root.rstrip("/"), "work", "index", self._collection, "removals"]
-        return filesystem, "/".join([*folder, f"{partition_key}.parquet"])
+        return f"work/index/{self._collection}/removals/{partition_key}.parquet"
 
 
 def _row(note: Note) -> dict[str, Any]:

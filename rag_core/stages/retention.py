@@ -19,8 +19,10 @@ from rag_core.index import schema
 from rag_core.index.client import IndexClient
 from rag_core.stages.publication import Generations, latest_manifest, manifests
 from rag_core.tables.delta import LANES, ensure_table, lanes_of
+from rag_core.tables.files import list_folder, remove_folder
 from rag_core.tables.store import Store
 
+_JOURNALS = "work/index"
 _TABLES = ("index_partitions", "embeddings", "chunks", "term_statistics")
 
 
@@ -132,18 +134,8 @@ def _delete_lanes(store: Store, table: str, lanes: Iterable[str], *, run_id: str
 
 def _journals(store: Store) -> list[str]:
     """Return the collections that have a journal, or notes of removed documents."""
-    filesystem, folder = _journal_folder(store)
-    found = filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
-    return [one.base_name for one in found if one.type == pafs.FileType.Directory]
+    return [one.base_name for one in list_folder(store, _JOURNALS) if one.type == pafs.FileType.Directory]
 
 
 def _remove_journal(store: Store, collection: str) -> None:
-    filesystem, parent = _journal_folder(store)
-    folder = f"{parent}/{collection}"
-    if filesystem.get_file_info(folder).type == pafs.FileType.Directory:
-        filesystem.delete_dir(folder)
-
-
-def _journal_folder(store: Store) -> tuple[pafs.FileSystem, str]:
-    filesystem, root = store.filesystem()
-    return filesystem, f"{root.rstrip('/')}/work/index"
+    remove_folder(store, f"{_JOURNALS}/{collection}")

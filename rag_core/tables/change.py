@@ -8,20 +8,23 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
 
-from rag_core.errors import TransientError
+from rag_core.errors import StoreError, TransientError
 from rag_core.faults import crash_point
 from rag_core.tables.delta import LANES, SCHEMAS, TableSlice, newest_version, partition_columns, row_schema
+from rag_core.tables.files import Sink, open_sink, remove_file
+from rag_core.tables.landing import MARK, has_landed, new_mark
 from rag_core.tables.store import Store
+from rag_core.tables.store_errors import errors_about
 
 _ROW_GROUP_ROWS = 4_096
 _TARGET_FILE_BYTES = 64 * 1024 * 1024
@@ -90,9 +93,9 @@ class StagingWriter:
         self._folder = "" if lane is None else f"{LANES[table]}={lane}/"
         self._schema = row_schema(table)
         self._file_schema = pa.schema([field for field in self._schema if field.name != "partition_key"])
-        filesystem, root = store.filesystem()
-        self._filesystem = pafs.SubTreeFileSystem(f"{root}/tables/{table}", filesystem)
-        self._open: dict[str, tuple[str, pa.NativeFile, pq.ParquetWriter, int]] = {}
+        self._store = store
+        self._table = table
+        self._open: dict[str, tuple[str, Sink, pq.ParquetWriter, int]] = {}
         self._files: list[StagedFile] = []
 
     def __enter__(self) -> "StagingWriter":
@@ -115,8 +118,7 @@ class StagingWriter:
         if key not in self._open:
             folder = f"{self._folder}partition_key={key}"
             path = f"{folder}/part-{uuid.uuid4().hex}.parquet"
-            self._filesystem.create_dir(folder, recursive=True)
-            sink = self._filesystem.open_output_stream(path)
+            sink = open_sink(self._store, f"tables/{self._table}/{path}")
             writer = pq.ParquetWriter(sink, self._file_schema, compression="zstd")
             self._open[key] = (path, sink, writer, 0)
         path, sink, writer, count = self._open[key]
@@ -139,10 +141,12 @@ class StagingWriter:
         return tuple(self._files)
 
     def abort(self) -> None:
-        """Remove every file that was written."""
-        files = self.close()
-        for file in files:
-            self._filesystem.delete_file(file.path)
+        """Remove every file that was written, and give up those that are being written."""
+        for _path, sink, _writer, _rows in self._open.values():
+            sink.abort()
+        self._open.clear()
+        with suppress(StoreError):  # what is left is removed by upkeep; the error that led here counts
+            remove_staged(self._store, self._table, self._files)
 
 
 def stage(
@@ -158,9 +162,8 @@ def stage(
 
 def remove_staged(store: Store, table: str, files: Iterable[StagedFile]) -> None:
     """Delete staged files that will not be committed."""
-    filesystem, root = store.filesystem()
     for file in files:
-        filesystem.delete_file(f"{root}/tables/{table}/{file.path}")
+        remove_file(store, f"tables/{table}/{file.path}")
 
 
 def read_staged(
@@ -187,6 +190,7 @@ def commit(change: TableChange, *, run_id: str) -> CommitResult:
 
     Raises:
         TransientError: Another run committed to one of the partitions since the change's base version; run again.
+        StoreError: S3 failed; whether the commit was made may not be known, which the next run finds out.
     """
     base, store = change.base, change.base.store
     if (base.lane is None) != (base.table not in LANES):
@@ -194,24 +198,37 @@ def commit(change: TableChange, *, run_id: str) -> CommitResult:
     if change.is_empty:
         return CommitResult(base.version, committed=False, rows_written=0, bytes_written=0)
     keys = sorted(base.partition_keys or ())
+    mark = new_mark()
     properties = CommitProperties(
-        custom_metadata={"run_id": run_id, **({"lane": base.lane} if base.lane else {}), **change.metadata},
+        custom_metadata={
+            "run_id": run_id,
+            MARK: mark,
+            **({"lane": base.lane} if base.lane else {}),
+            **change.metadata,
+        },
         # An application transaction for each partition is what makes two writers of a partition conflict, even two
         # appends, which Delta would accept side by side.
         app_transactions=[Transaction(f"{base.lane or ''}/{key}", base.version + 1) for key in keys],
     )
     crash_point(f"{base.table}.before_commit")
-    try:
-        if change.replaced:
-            _commit_replace(change, properties)
-        else:
-            _commit_append(change, properties)
-    except CommitFailedError as error:
-        remove_staged(store, base.table, change.files)
-        raise TransientError(
-            f"table {base.table}: another run changed one of the partitions {keys[0]}..{keys[-1]} after version "
-            f"{base.version} was read; nothing was committed, run these partitions again ({error})"
-        ) from error
+    with errors_about(store, f"table {base.table}"):
+        try:
+            if change.replaced:
+                _commit_replace(change, properties)
+            else:
+                _commit_append(change, properties)
+        except (CommitFailedError, DeltaError, OSError) as error:
+            # Staged files are removed only where it is certain that no version names them.
+            if not has_landed(store, base.table, base.version, mark):
+                if not isinstance(error, CommitFailedError):
+                    raise
+                remove_staged(store, base.table, change.files)
+                raise TransientError(
+                    f"table {base.table}: another run changed one of the partitions {keys[0]}..{keys[-1]} after "
+                    f"version {base.version} was read; nothing was committed, run these partitions again ({error})"
+                ) from error
+        if change.replaced:  # their rows were read from there and written anew
+            remove_staged(store, base.table, change.files)
     crash_point(f"{base.table}.after_commit")
     return CommitResult(
         version=newest_version(store, base.table),
@@ -254,7 +271,6 @@ def _commit_replace(change: TableChange, properties: CommitProperties) -> None:
     added = _values(base.store, base.table, change.files, change.replace_column)
     values = _sql_in(change.replace_column, sorted(added.union(change.replaced)))
     write_deltalake(table, rows, mode="overwrite", predicate=f"{partitions} AND {values}", commit_properties=properties)
-    remove_staged(base.store, base.table, change.files)
 
 
 def _values(store: Store, table: str, files: Sequence[StagedFile], column: str) -> set[str]:

@@ -15,6 +15,7 @@ from rag_core import schemas
 from rag_core.errors import PermanentError
 from rag_core.tables import handles
 from rag_core.tables.store import Store
+from rag_core.tables.store_errors import errors_about
 
 SCHEMAS: dict[str, pa.Schema] = {
     "documents": schemas.DOCUMENTS,
@@ -59,17 +60,18 @@ _CONFIGURATION = {
 def ensure_table(store: Store, name: str) -> DeltaTable:
     """Open a table at its newest version, creating it empty if it does not exist yet."""
     uri = store.table_uri(name)
-    try:
-        table = DeltaTable(uri, storage_options=store.storage_options or None)
-    except TableNotFoundError:
-        return DeltaTable.create(
-            uri,
-            schema=SCHEMAS[name],
-            mode="ignore",
-            partition_by=list(partition_columns(name)) or None,
-            configuration=_CONFIGURATION,
-            storage_options=store.storage_options or None,
-        )
+    with errors_about(store, f"table {name}"):
+        try:
+            table = DeltaTable(uri, storage_options=store.storage_options or None)
+        except TableNotFoundError:
+            return DeltaTable.create(
+                uri,
+                schema=SCHEMAS[name],
+                mode="ignore",
+                partition_by=list(partition_columns(name)) or None,
+                configuration=_CONFIGURATION,
+                storage_options=store.storage_options or None,
+            )
     if missing := set(SCHEMAS[name].names).difference(field.name for field in table.schema().fields):
         raise PermanentError(
             f"table {name} at {uri} was written by an earlier version: it has no column {', '.join(sorted(missing))}; "
@@ -136,9 +138,12 @@ class TableSlice:
 
     def open(self) -> DeltaTable:
         """Open the table at the slice's version."""
-        return DeltaTable(
-            self.store.table_uri(self.table), version=self.version, storage_options=self.store.storage_options or None
-        )
+        with errors_about(self.store, f"table {self.table}"):
+            return DeltaTable(
+                self.store.table_uri(self.table),
+                version=self.version,
+                storage_options=self.store.storage_options or None,
+            )
 
     def dataset(self) -> pads.Dataset:
         """Open the files that hold the slice, and no others.
@@ -170,12 +175,13 @@ class TableSlice:
         """
         dataset, condition = self.dataset(), self._filter(where)
         found = pa.schema([self.schema.field(name) for name in columns]).empty_table()
-        for fragment in dataset.get_fragments(condition):
-            for group in fragment.split_by_row_group(condition, schema=dataset.schema):
-                part = group.to_table(dataset.schema, columns=list(columns), filter=condition)
-                found = pa.concat_tables([found, part.cast(found.schema)])
-                if found.num_rows >= rows:
-                    return found.slice(0, rows)
+        with errors_about(self.store, f"table {self.table}"):
+            for fragment in dataset.get_fragments(condition):
+                for group in fragment.split_by_row_group(condition, schema=dataset.schema):
+                    part = group.to_table(dataset.schema, columns=list(columns), filter=condition)
+                    found = pa.concat_tables([found, part.cast(found.schema)])
+                    if found.num_rows >= rows:
+                        return found.slice(0, rows)
         return found
 
     def heads(self, rows: int, columns: Sequence[str]) -> dict[str, pa.Table]:
@@ -187,14 +193,15 @@ class TableSlice:
         dataset, condition = self.dataset(), self._filter(None)
         empty = pa.schema([self.schema.field(name) for name in columns]).empty_table()
         found = dict.fromkeys(self.partition_keys or (), empty)
-        for fragment in dataset.get_fragments(condition):
-            key = pads.get_partition_keys(fragment.partition_expression).get("partition_key", "")
-            for group in fragment.split_by_row_group(condition, schema=dataset.schema):
-                have = found.get(key, empty)
-                if have.num_rows >= rows:
-                    break
-                part = group.to_table(dataset.schema, columns=list(columns), filter=condition).cast(empty.schema)
-                found[key] = pa.concat_tables([have, part.slice(0, rows - have.num_rows)])
+        with errors_about(self.store, f"table {self.table}"):
+            for fragment in dataset.get_fragments(condition):
+                key = pads.get_partition_keys(fragment.partition_expression).get("partition_key", "")
+                for group in fragment.split_by_row_group(condition, schema=dataset.schema):
+                    have = found.get(key, empty)
+                    if have.num_rows >= rows:
+                        break
+                    part = group.to_table(dataset.schema, columns=list(columns), filter=condition).cast(empty.schema)
+                    found[key] = pa.concat_tables([have, part.slice(0, rows - have.num_rows)])
         return found
 
     def batches(
@@ -206,12 +213,13 @@ class TableSlice:
         wanted = pa.schema([self.schema.field(name) for name in names])
         # File by file: a scan of the whole dataset reads ahead of a slow consumer without an end, whatever its
         # read-ahead is set to (138 MB of vectors, 100 ms a batch: 90 MB in memory; so 10 MB, and not slower).
-        for fragment in dataset.get_fragments(condition):
-            for batch in fragment.to_batches(
-                schema=dataset.schema, columns=names, filter=condition, batch_size=batch_rows, batch_readahead=2
-            ):
-                if batch.num_rows:
-                    yield batch.cast(wanted)
+        with errors_about(self.store, f"table {self.table}"):
+            for fragment in dataset.get_fragments(condition):
+                for batch in fragment.to_batches(
+                    schema=dataset.schema, columns=names, filter=condition, batch_size=batch_rows, batch_readahead=2
+                ):
+                    if batch.num_rows:
+                        yield batch.cast(wanted)
 
     def read(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Read rows into memory; meant for key columns, or for a `where` that bounds the result."""
@@ -221,7 +229,8 @@ class TableSlice:
 
     def count(self, where: pc.Expression | None = None) -> int:
         """Count rows without reading them."""
-        return int(self.dataset().count_rows(filter=self._filter(where)))
+        with errors_about(self.store, f"table {self.table}"):
+            return int(self.dataset().count_rows(filter=self._filter(where)))
 
 
 def partition_values(store: Store, name: str, column: str) -> list[str]:

@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from rag_core.tables.store import Store
+from rag_core.tables.store_errors import errors_about
 
 # A table that was moved away and made anew has a log of its own, in which the kept one would wait for its next version
 # for ever. On local disk its first commit tells at once.
@@ -40,7 +41,7 @@ class _Handle:
             try:
                 self.table.update_incremental()
                 return
-            except (DeltaError, TableNotFoundError):  # its log is not the one that was opened
+            except (DeltaError, TableNotFoundError, OSError):  # its log is not the one that was opened, or S3 failed
                 pass
         self.table = None  # should opening fail, the next one opens again
         self.table, self.opened_at = make(), now
@@ -73,7 +74,9 @@ class Handles:
             if handle.table is not None and handle.table.version() == version:
                 yield handle.table
                 return
-        yield DeltaTable(store.table_uri(name), version=version, storage_options=store.storage_options or None)
+        with errors_about(store, f"table {name}"):
+            table = DeltaTable(store.table_uri(name), version=version, storage_options=store.storage_options or None)
+        yield table
 
     @contextmanager
     def _handle(self, store: Store, name: str) -> Iterator[_Handle]:

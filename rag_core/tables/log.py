@@ -5,11 +5,13 @@ from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from rag_core.tables.delta import SCHEMAS, ensure_table
+from rag_core.tables.landing import append_once
 from rag_core.tables.store import Store
+from rag_core.tables.store_errors import errors_about
 
 # Each append is a file. Reading 64 small files takes some 20 ms; thousands, after a busy day, would take seconds.
 _COMPACT_EVERY = 64
@@ -36,9 +38,21 @@ def append_table(store: Store, table: str, rows: pa.Table, *, run_id: str = "") 
     current = ensure_table(store, table)
     if not rows.num_rows:
         return int(current.version())
-    properties = CommitProperties(custom_metadata={"run_id": run_id})
-    write_deltalake(current, rows, mode="append", commit_properties=properties)
-    current = ensure_table(store, table)
+
+    def newest() -> int:
+        current.update_incremental()
+        return int(current.version())
+
+    def write(properties: CommitProperties) -> None:
+        write_deltalake(current, rows, mode="append", commit_properties=properties)
+
+    with errors_about(store, f"table {table}"):
+        append_once(store, table, newest, write, {"run_id": run_id})
+        return _compacted(current)
+
+
+def _compacted(current: DeltaTable) -> int:
+    current.update_incremental()
     if current.version() % _COMPACT_EVERY == 0:
         # Another process that rewrote the files at this moment is no reason to append the rows again.
         with suppress(CommitFailedError):

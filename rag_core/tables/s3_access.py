@@ -27,7 +27,7 @@ def storage_options(config: S3Config) -> dict[str, str]:
     options = {
         "aws_conditional_put": "etag",
         # Without it, delta-rs leaves profiles out where an endpoint is named.
-        "aws_force_credential_load": "true",
+        "AWS_FORCE_CREDENTIAL_LOAD": "true",
         "connect_timeout": f"{config.connect_timeout_s}s",
         "timeout": f"{config.request_timeout_s}s",
         "max_retries": str(config.tries - 1),

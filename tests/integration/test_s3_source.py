@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from rag_core import aws as aws_module
 from rag_core.config import S3Source
 from rag_core.config_loader import load_config
 from rag_core.doctor import Finding, run_doctor
 from rag_core.errors import ObjectGoneError, PermanentError, SourceError, SourceRefusedError
-from rag_core.sources import aws as aws_module
 from rag_core.sources.base import SourceObject
 from rag_core.sources.factory import open_source
 from rag_core.sources.s3 import S3Objects
