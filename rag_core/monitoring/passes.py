@@ -97,7 +97,9 @@ class PassMetrics:
         """Count, by source, the partitions whose newest pass was held back."""
         newest = passes.group_by("partition_key").aggregate([("finished_at", "max")])
         joined = passes.select(["partition_key", "finished_at", "outcome"]).join(
-            newest.rename_columns({"finished_at_max": "finished_at"}), keys=["partition_key", "finished_at"]
+            newest.rename_columns({"finished_at_max": "finished_at"}),
+            keys=["partition_key", "finished_at"],
+            join_type="inner",
         )
         held = joined.filter(pc.field("outcome") == "held")["partition_key"].to_pylist()
         return Counts(source_of(key) for key in set(held) & set(self._keys))

@@ -95,6 +95,7 @@ def _index() -> Panels:
             Query(f"rag_published_chunks{{{PIPELINE}}}", "published"),
             Query(f"sum(rag_index_rows{{{PIPELINE}}})", "ledger"),
             Query('max by (instance) (rag_index_chunks{job="rag-serving"})', "{{instance}}"),
+            Query(f"rag_published_documents{{{PIPELINE}}}", "documents"),
         ),
         graph(
             "Partitions that differ from their ledger", "By the newest verdict. `rag verify --repair` mends them.",

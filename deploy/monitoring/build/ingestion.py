@@ -17,6 +17,7 @@ def ingestion() -> Dashboard:
             Row("Stages", _stages()),
             Row("Runs", _runs()),
             Row("Alerts", _alerts()),
+            Row("The exporter of these metrics", _exporter()),
         ],
         instances='rag_partitions{job="rag-exporter"}',
         with_sources=True,
@@ -184,5 +185,23 @@ def _alerts() -> Panels:
         graph(
             "Open alerts by kind", "docs/operations.md says of each kind what it means and what to do.", "short",
             Query(f"sum by (kind) (rag_alerts_active{{{PIPELINE}}}) > 0", "{{kind}}"), stacked=True, width=6,
+        ),
+    ]  # fmt: skip
+
+
+def _exporter() -> Panels:
+    return [
+        graph(
+            "Since the last look", "Of each group. After monitoring.stale_after_s its metrics are left out.", "s",
+            Query(f"time() - rag_exporter_group_last_success_timestamp_seconds{{{PIPELINE}}}", "{{group}}"),
+            limits=(Limit(300, "red"),),
+        ),
+        graph(
+            "Time of a look", "How long reading each group took.", "s",
+            Query(f"rag_exporter_group_duration_seconds{{{PIPELINE}}}", "{{group}}"),
+        ),
+        graph(
+            "Looks that failed", "A second, by group; the exporter's log says why.", "ops",
+            Query(f"rate(rag_exporter_group_errors_total{{{PIPELINE}}}[$__rate_interval])", "{{group}}"),
         ),
     ]  # fmt: skip
