@@ -101,7 +101,7 @@ def evaluate(
 
     config = load_config().config
     given = _labelled(config, source, queries, qrels)
-    modes = [_mode(name) for name in mode or get_args(Mode)]
+    modes = [_mode(name) for name in mode or ()] or None  # all that the index has
     with open_retriever(config) as retriever:
         sets = [given] if given else query_sets(Store.of(config.store), config)
         if not sets:

@@ -188,9 +188,9 @@ def postgres(folder: Path, database: str = "dagster") -> Iterator[str]:
 
 
 @contextmanager
-def milvus(folder: Path, *options: str) -> Iterator[str]:
+def milvus(folder: Path, *options: str, port: int = 0) -> Iterator[str]:
     """Run the standalone server of the package `milvus`; gives its address. Options are those of `milvus-server`."""
-    port = free_port()
+    port = port or free_port()
 
     def answers() -> bool:
         if not _listens(port):
@@ -199,7 +199,10 @@ def milvus(folder: Path, *options: str) -> Iterator[str]:
         from pymilvus.exceptions import MilvusException
 
         try:
-            MilvusClient(f"http://127.0.0.1:{port}", timeout=5).list_collections()
+            # A channel of its own: a shared one may be of a server that was there before.
+            client = MilvusClient(f"http://127.0.0.1:{port}", timeout=5, dedicated=True)
+            client.list_collections()
+            client.close()
         except MilvusException:
             return False
         return True
