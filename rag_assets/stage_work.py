@@ -239,7 +239,8 @@ def _embed(
     if plan.manifest and not not_built:
         context.log.info(f"{plan.texts - plan.missing:,} of {plan.texts:,} texts are in the vector cache")
         try:
-            report = launcher.run(context, plan.manifest, progress_of(context, "embeddings"))
+            keys = chunks.partition_keys or ()
+            report = launcher.run(context, plan.manifest, progress_of(context, "embeddings"), keys)
         except RagError as error:
             if known.served is None or generation is not known.target or is_tried_again(context, error):
                 raise

@@ -114,6 +114,9 @@ class Draft:
         candidates: list[tuple[KeyPath, Any]] = [(("store", "root"), self.data.get("store"))]
         candidates.append((("backup", "to"), self.data.get("backup")))
         candidates += [(("embedding", key), self.data.get("embedding")) for key in ("tokenizer", "model")]
+        embedding = self.data.get("embedding")
+        kubernetes = embedding.get("kubernetes") if isinstance(embedding, dict) else None
+        candidates.append((("embedding", "kubernetes", "kubeconfig"), kubernetes))
         entries = enumerate(sources) if isinstance(sources, list) else ()
         candidates += [(("sources", number, "root"), entry) for number, entry in entries]
         candidates.append((("quality", "tests"), self.data.get("quality")))

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 
 from rag_core.config_base import HttpAddress, Section
+from rag_core.config_kubernetes import KubernetesConfig
 
 
 class EmbeddingConfig(Section):
@@ -48,13 +49,20 @@ class EmbeddingConfig(Section):
     workers: int | None = Field(
         default=None,
         ge=1,
-        description="Embedding jobs at once; default: one for each GPU, and one on a machine without.",
+        description="Embedding jobs at once, or pods; default: one for each GPU of this machine, and one without.",
+    )
+    processes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes of one job, each with a share of its texts, and with a GPU where there are any; "
+        "default: one for each GPU of a pod, and one elsewhere. On this machine it needs `worker_idle_s: 0`.",
     )
     worker_idle_s: float = Field(
         default=300.0,
         ge=0,
         description="A local worker stays ready, its model loaded, this long after its last job; 0: it ends with it.",
     )
+    kubernetes: KubernetesConfig | None = Field(default=None, description="Embedding jobs as pods.")
 
     @model_validator(mode="after")
     def _endpoint_complete(self) -> "EmbeddingConfig":

@@ -1,8 +1,8 @@
-"""The embedding worker, as a Dagster Pipes job: a process that stays, or one for each job; a GPU pod in production."""
+"""The embedding worker, as a Dagster Pipes job: a process that stays, or one for each job, or a pod on Kubernetes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError  # what Pipes raises; not exported by 1.13
@@ -10,9 +10,12 @@ from pydantic import Field
 
 from rag_core.embedding import resident
 from rag_core.embedding.launch import worker_command, worker_env
-from rag_core.errors import PermanentError, RagError, TransientError
+from rag_core.errors import ConfigError, PermanentError, RagError, TransientError
 from rag_core.stages.common import Progress
 from resources.platform import PlatformResource
+
+if TYPE_CHECKING:
+    from resources.embedding_pods import EmbeddingPods
 
 # Exit code of the worker for a failure that another try cannot help.
 _EXIT_PERMANENT = 2
@@ -28,9 +31,13 @@ class EmbeddingLauncherResource(dg.ConfigurableResource["EmbeddingLauncherResour
     )
 
     def run(
-        self, context: dg.AssetExecutionContext | dg.OpExecutionContext, manifest: str, on_progress: Progress
+        self,
+        context: dg.AssetExecutionContext | dg.OpExecutionContext,
+        manifest: str,
+        on_progress: Progress,
+        partition_keys: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """Embed what the manifest lists.
+        """Embed what the manifest lists, texts of these partitions.
 
         Returns:
             The worker's own report: tokens/s, padding share, precision, peak memory, ...
@@ -40,6 +47,8 @@ class EmbeddingLauncherResource(dg.ConfigurableResource["EmbeddingLauncherResour
             TransientError: It may; the texts that were finished are in the cache.
         """
         op_context = context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
+        if self.platform.config.embedding.kubernetes is not None:
+            return self._pods().embed(op_context, manifest, partition_keys, on_progress)
         reader = _ProgressReader(on_progress)
         if resident.available(self.platform.config.embedding):
             messages = self._on_resident(op_context, manifest, reader)
@@ -49,6 +58,14 @@ class EmbeddingLauncherResource(dg.ConfigurableResource["EmbeddingLauncherResour
         for message in messages:
             report.update(message.get("embedding", {}))
         return report
+
+    def _pods(self) -> "EmbeddingPods":
+        try:
+            from resources.embedding_pods import EmbeddingPods
+        except ModuleNotFoundError as error:
+            message = f"embedding.kubernetes needs more packages: pip install rag-assets[production] ({error})"
+            raise ConfigError(message) from error
+        return EmbeddingPods(self.platform.store, self.platform.config.embedding)
 
     def _on_resident(
         self, context: dg.OpExecutionContext, manifest: str, reader: dg.PipesMessageReader

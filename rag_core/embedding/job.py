@@ -7,16 +7,41 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rag_core.embedding.cache import LOOKUP_ROWS, VectorCache
 from rag_core.embedding.encoder import Encoder, peak_rss_bytes
+from rag_core.embedding.key_index import KEY_BYTES, KeyArray, as_keys
 from rag_core.embedding.manifest import WorkManifest
 from rag_core.embedding.spool import TextSpool, spool_items
-from rag_core.errors import FingerprintMismatchError, TransientError
+from rag_core.errors import FingerprintMismatchError, PermanentError, TransientError
 from rag_core.faults import crash_point
 
 _UNIT_TOLERANCE: Final = 1e-3
 _LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A share of a manifest's texts, by ranges of their hashes: the cache's files are of ranges as well.
+
+    Attributes:
+        number: Which, from 0 on.
+        count: How many there are; disjoint, and all texts together.
+    """
+
+    number: int
+    count: int
+
+    def holds(self, keys: KeyArray) -> np.ndarray:
+        """Return an (n,) bool array: which of the (n,) text hashes are of this share."""
+        first = np.array([int(key[:4], 16) for key in keys.tolist()], np.int64)
+        mine: np.ndarray = first * self.count >> 16 == self.number
+        return mine
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
 
 
 @dataclass
@@ -66,6 +91,8 @@ def run_job(
     manifest: WorkManifest,
     make: Callable[[], Encoder],
     on_progress: Callable[[Progress], None] = lambda _: None,
+    *,
+    shard: Shard | None = None,
 ) -> dict[str, Any]:
     """Bring every item of the manifest into the vector cache, and prove that it is there.
 
@@ -76,6 +103,7 @@ def run_job(
         manifest: What to embed.
         make: Makes the encoder; not called when nothing is left to embed.
         on_progress: Called after each batch and each checkpoint.
+        shard: The share of the items that is to be done; default: all.
 
     Returns:
         What was measured, JSON-able: counts, reuse share, checkpoints, and `EmbedStats.to_dict`.
@@ -89,10 +117,16 @@ def run_job(
     filesystem, root = manifest.store.filesystem()
     fingerprint = manifest.model_fingerprint
     measured: dict[str, Any] = {}
+
+    def missing(hashes: pa.Array) -> list[str]:
+        own = hashes if shard is None else hashes.filter(pa.array(shard.holds(as_keys(hashes)), pa.bool_()))
+        return cache.missing(fingerprint, own)
+
     with TextSpool() as spool:
-        keys, todo, progress.todo_tokens = spool_items(
-            spool, filesystem, f"{root}/{manifest.items}", lambda hashes: cache.missing(fingerprint, hashes)
-        )
+        keys, todo, progress.todo_tokens = spool_items(spool, filesystem, f"{root}/{manifest.items}", missing)
+        if shard is not None:
+            keys = keys[shard.holds(keys)]
+            progress.item_count = len(keys)
         progress.reused_count = len(keys) - todo
         if todo:
             encoder = make()
@@ -100,7 +134,8 @@ def run_job(
             _embed(spool, encoder, cache, manifest, progress=progress, on_progress=on_progress)
             measured = encoder.stats.to_dict()
     _verify(cache, manifest, keys)
-    cache.compact()
+    if shard is None:
+        cache.compact()
     return measured | {
         "item_count": len(keys),
         "embedded_count": todo,
@@ -110,6 +145,47 @@ def run_job(
         "job_seconds": round(progress.seconds, 3),
         "peak_rss_bytes": peak_rss_bytes(),
     }
+
+
+def verify_manifest(manifest: WorkManifest, *, compact: bool = False) -> int:
+    """Prove that every item of a manifest is in the cache, whoever put it there.
+
+    Returns:
+        How many items there are.
+
+    Raises:
+        PermanentError: There is no items file.
+        TransientError: Items are missing or broken; or the store cannot be reached.
+    """
+    cache = VectorCache(manifest.store)
+    keys = _item_keys(manifest)
+    _verify(cache, manifest, keys)
+    if compact:
+        cache.compact()
+    return len(keys)
+
+
+def missing_count(manifest: WorkManifest) -> int:
+    """Return how many items of a manifest have no vector yet."""
+    keys = _item_keys(manifest)
+    return len(VectorCache(manifest.store).missing(manifest.model_fingerprint, [key.decode() for key in keys.tolist()]))
+
+
+def _item_keys(manifest: WorkManifest) -> KeyArray:
+    filesystem, root = manifest.store.filesystem()
+    try:
+        with filesystem.open_input_file(f"{root}/{manifest.items}") as file:
+            batches = [
+                as_keys(batch.column(0)).copy()
+                for batch in pq.ParquetFile(file).iter_batches(65_536, columns=["text_hash"])
+            ]
+    except FileNotFoundError as error:
+        raise PermanentError(
+            f"no items file at {manifest.store.uri(manifest.items)}; run the embeddings asset to write it"
+        ) from error
+    except OSError as error:
+        raise TransientError(f"cannot read {manifest.store.uri(manifest.items)}: {error}") from error
+    return np.sort(np.concatenate([np.empty(0, f"S{KEY_BYTES}"), *batches]))
 
 
 def _embed(

@@ -35,18 +35,30 @@ def worker_env(config: EmbeddingConfig) -> dict[str, str]:
     return env
 
 
+def worker_config(config: EmbeddingConfig) -> EmbeddingConfig:
+    """Return what the worker is told in its manifest: without the key, and without what only its launcher needs.
+
+    A pod with GPUs works on them: it must not fall back to its CPUs, for hours, when it finds none.
+    """
+    pod = config.kubernetes
+    processes = config.processes or (pod.gpus if pod and pod.gpus > 1 else None)
+    on_gpu = pod is not None and pod.gpus > 0 and config.device == "auto"
+    device = "cuda" if on_gpu and config.backend == "sentence-transformers" else config.device
+    return config.model_copy(update={"api_key": None, "kubernetes": None, "processes": processes, "device": device})
+
+
 def worker_slots(config: EmbeddingConfig) -> int:
     """Return how many embedding jobs run at once on this machine: `embedding.workers`, else one for each GPU."""
-    return config.workers or max(1, len(_gpus(config)))
+    return config.workers or max(1, len(visible_gpus(config)))
 
 
 def device_env(config: EmbeddingConfig, slot: int) -> dict[str, str]:
     """Return the variables that give a worker a GPU of its own, where there are several."""
-    gpus = _gpus(config)
+    gpus = visible_gpus(config)
     return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if len(gpus) > 1 else {}
 
 
-def _gpus(config: EmbeddingConfig) -> list[str]:
+def visible_gpus(config: EmbeddingConfig) -> list[str]:
     """List the GPUs that a model may use, without torch, whose import takes seconds."""
     if config.device == "cpu" or config.backend == "openai":
         return []

@@ -3,6 +3,7 @@
 Resolving reads small files only; loading the model is the encoders' work (`rag_core.embedding.encoder`).
 """
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,8 @@ from rag_core.embedding.prefixes import family_prefixes
 from rag_core.errors import ConfigError
 
 BUILT_IN: Final = "all-MiniLM-L6-v2"
+MODEL_FOLDER_ENV: Final = "RAG_MODEL_FOLDER"
+"""Where a pod has its model's files, whatever the model is called. What they are is told by their fingerprint."""
 _BUILT_IN_NAMES: Final = frozenset({BUILT_IN, f"sentence-transformers/{BUILT_IN}"})
 _OPENAI_MAX_TOKENS: Final = 8192  # of OpenAI's own embedding models; `max_tokens` overrides it
 _HUB_FILES: Final = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json", "pytorch_model*.bin"]
@@ -110,6 +113,8 @@ def model_folder(config: EmbeddingConfig) -> Path:
         ConfigError: There is no such folder, built-in model or model in the hub's local cache.
     """
     folder = Path(config.model).expanduser()
+    if here := os.environ.get(MODEL_FOLDER_ENV):
+        return _folder_here(Path(here))
     if config.model in _BUILT_IN_NAMES and config.revision is None:
         return _built_in_folder()
     if (folder / "config.json").is_file() or (folder / "modules.json").is_file():
@@ -213,6 +218,12 @@ def _existing(path: Path, key: str) -> Path:
     if not path.is_file():
         raise ConfigError(f"{key}: no tokenizer at {path}; expected the model's tokenizer.json")
     return path
+
+
+def _folder_here(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{MODEL_FOLDER_ENV}: there is no model at {folder}; expected a folder with a config.json")
+    return folder
 
 
 def _built_in_folder() -> Path:

@@ -1,7 +1,8 @@
 """The embedding worker: `python -m rag_core.embedding.worker --manifest ADDRESS`.
 
 A Dagster Pipes program that also runs by hand. Exit codes: 0 done and verified, 2 permanent failure, 75 transient
-failure (`EX_TEMPFAIL`); the last line of stderr says what failed.
+failure (`EX_TEMPFAIL`); the last line of stderr says what failed. It writes to the store and, while it works, to the
+folder of temporary files; nowhere else.
 """
 
 import argparse
@@ -15,13 +16,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
-from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
+from dagster_pipes import PipesContext
 from pydantic import SecretStr
 
 from rag_core.config import EmbeddingConfig
 from rag_core.embedding.encoder import Encoder, make_encoder
-from rag_core.embedding.job import Progress, run_job
+from rag_core.embedding.job import Progress, Shard, run_job, verify_manifest
 from rag_core.embedding.manifest import WorkManifest, read_manifest
+from rag_core.embedding.pipes import pipes_session, under_pipes
+from rag_core.embedding.reports import write_report
+from rag_core.embedding.shards import LinesReporter, run_shards, shard_of
 from rag_core.errors import PermanentError, RagError, TransientError
 
 EXIT_PERMANENT: Final = 2
@@ -131,25 +135,36 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rag_core.embedding.worker", description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", help="address of manifest.json; default: the Pipes extra `manifest`")
     parser.add_argument("--die-with-parent", action="store_true", help="stop when the process that started this dies")
+    parser.add_argument("--report", action="store_true", help="write what was measured beside the manifest as well")
+    parser.add_argument("--shard", type=shard_of, help="embed one share of the texts, such as 0/2; tell it in lines")
     arguments = parser.parse_args(argv)
     if arguments.die_with_parent:
         die_with_parent()
+    signal.signal(signal.SIGTERM, _stop)
     # Under Pipes the log goes to the orchestrator as messages; stderr is left to warnings.
-    level = logging.WARNING if _under_pipes() else logging.INFO
+    level = logging.WARNING if under_pipes() or arguments.shard else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    if arguments.shard is not None:
+        return _run_shard(arguments.manifest, arguments.shard)
     try:
         with _reporter() as (reporter, extras), classified():
-            run_manifest(arguments.manifest or extras.get("manifest"), reporter)
+            address = arguments.manifest or extras.get("manifest")
+            run_manifest(address, reporter, report=arguments.report, in_processes=True)
     except RagError as error:
         _LOG.debug("failed", exc_info=error)
         sys.stderr.write(" ".join(str(error).split()) + "\n")
-        return EXIT_TRANSIENT if isinstance(error, TransientError) else EXIT_PERMANENT
+        return EXIT_PERMANENT if isinstance(error, PermanentError) else EXIT_TRANSIENT
     return 0
 
 
 def run_manifest(
-    address: str | None, reporter: Reporter, make: Callable[[WorkManifest], Encoder] | None = None
+    address: str | None,
+    reporter: Reporter,
+    make: Callable[[WorkManifest], Encoder] | None = None,
+    *,
+    report: bool = False,
+    in_processes: bool = False,
 ) -> None:
     """Embed what a manifest lists, and report it.
 
@@ -157,6 +172,8 @@ def run_manifest(
         address: What `write_manifest` returned.
         reporter: Is told of progress, and at the end of what was measured.
         make: Gives the encoder of a manifest, if any text is to be embedded; default: loads its model.
+        report: Whether to write what was measured into the store as well, beside the manifest.
+        in_processes: Whether `embedding.processes` is followed; else all is done in this process.
 
     Raises:
         PermanentError: No manifest, or as `run_job`.
@@ -166,6 +183,25 @@ def run_manifest(
         raise PermanentError("no manifest: pass --manifest ADDRESS, or the Pipes extra `manifest`")
     manifest = read_manifest(address)
     reporter.info(f"{manifest.item_count} texts, {manifest.token_count} tokens, model {manifest.embedding.model}")
+    if in_processes and (manifest.embedding.processes or 1) > 1:
+        measured = _in_processes(address, manifest, reporter)
+    else:
+        measured = _in_this_process(manifest, reporter, make)
+    if report:
+        write_report(manifest, measured)
+    reporter.info(
+        f"done: {measured['embedded_count']} embedded, {measured['reused_count']} reused, all verified, "
+        f"{measured['job_seconds']:.1f} s, {measured.get('tokens_per_s', 0):.0f} tokens/s"
+    )
+    reporter.done(measured)
+
+
+def _in_this_process(
+    manifest: WorkManifest,
+    reporter: Reporter,
+    make: Callable[[WorkManifest], Encoder] | None,
+    shard: Shard | None = None,
+) -> dict[str, Any]:
     load_seconds = 0.0
 
     def encoder() -> Encoder:
@@ -175,12 +211,33 @@ def run_manifest(
         load_seconds = time.perf_counter() - started
         return made
 
-    measured = run_job(manifest, encoder, reporter.progress) | {"load_seconds": round(load_seconds, 3)}
-    reporter.info(
-        f"done: {measured['embedded_count']} embedded, {measured['reused_count']} reused, all verified, "
-        f"{measured['job_seconds']:.1f} s, {measured.get('tokens_per_s', 0):.0f} tokens/s"
-    )
-    reporter.done(measured)
+    measured = run_job(manifest, encoder, reporter.progress, shard=shard)
+    return measured | {"load_seconds": round(load_seconds, 3)}
+
+
+def _in_processes(address: str, manifest: WorkManifest, reporter: Reporter) -> dict[str, Any]:
+    count = manifest.embedding.processes or 1
+    started = time.perf_counter()
+    measured = run_shards(address, manifest, reporter.progress, count=count)
+    verify_manifest(manifest, compact=True)
+    return measured | {"job_seconds": round(time.perf_counter() - started, 3)}
+
+
+def _run_shard(address: str, shard: Shard) -> int:
+    reporter = LinesReporter()
+    try:
+        with classified():
+            reporter.done(_in_this_process(read_manifest(address), reporter, None, shard))
+    except RagError as error:
+        permanent = isinstance(error, PermanentError)
+        reporter.failed(" ".join(str(error).split()), permanent=permanent)
+        return EXIT_PERMANENT if permanent else EXIT_TRANSIENT
+    return 0
+
+
+def _stop(_number: int, _frame: object) -> None:
+    """End as a failure that another try gets past: as a container's first process, it would ignore the signal."""
+    raise TransientError("the embedding worker was told to stop (SIGTERM); slices that it committed are kept")
 
 
 def encoder_of(config: EmbeddingConfig) -> Encoder:
@@ -193,17 +250,12 @@ def encoder_of(config: EmbeddingConfig) -> Encoder:
     return make_encoder(config.model_copy(update={"api_key": SecretStr(key)}) if key else config)
 
 
-def _under_pipes() -> bool:
-    """Whether an orchestrator started this process."""
-    return PipesEnvVarParamsLoader().is_dagster_pipes_process()  # type: ignore[no-untyped-call]
-
-
 @contextmanager
 def _reporter() -> Iterator[tuple[Reporter, dict[str, Any]]]:
-    if not _under_pipes():
+    if not under_pipes():
         yield _TerminalReporter(), {}
         return
-    with open_dagster_pipes() as pipes:
+    with pipes_session() as pipes:
         yield PipesReporter(pipes), dict(pipes.extras)
 
 

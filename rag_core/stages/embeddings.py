@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from rag_core.chunking.model import embedded_text
 from rag_core.embedding.cache import VectorCache
+from rag_core.embedding.launch import worker_config
 from rag_core.embedding.manifest import remove_manifest, write_manifest
 from rag_core.errors import TransientError
 from rag_core.generation import Generation
@@ -84,7 +85,7 @@ def plan_embeddings(chunks: TableSlice, current: TableSlice, generation: Generat
     manifest = None
     if missing:
         items = _missing_items(chunks, pa.array(missing, pa.string()))
-        manifest = write_manifest(current.store, generation.config.embedding, spec, items, run_id)
+        manifest = write_manifest(current.store, worker_config(generation.config.embedding), spec, items, run_id)
     counts = _counts(current, wanted, todo, gone)
     return EmbeddingPlan(
         generation, chunks, current, rows, tuple(replaced), counts, len(texts), tuple(missing), manifest,

@@ -28,7 +28,7 @@ _LOG_BYTES: Final = 1 << 20
 
 def available(config: EmbeddingConfig) -> bool:
     """Whether jobs of a configuration go to a resident worker."""
-    return config.worker_idle_s > 0 and hasattr(socket, "AF_UNIX")
+    return config.kubernetes is None and config.worker_idle_s > 0 and hasattr(socket, "AF_UNIX")
 
 
 def embed(
