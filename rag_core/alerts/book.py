@@ -16,8 +16,8 @@ from typing import Any, Final
 from rag_core.alerts.delivery import Outcome, deliver_outbox
 from rag_core.alerts.history import append_alerts
 from rag_core.alerts.model import Alert, Channel, Finding, Message, State, messages_of
-from rag_core.alerts.state import STATE_PATH, BookState, OpenAlert, Pending, load_state, save_state
-from rag_core.index.lite_files import locked
+from rag_core.alerts.state import BookState, OpenAlert, Pending, load_state, save_state
+from rag_core.tables.locks import exclusive
 from rag_core.tables.store import Store
 
 ENDED_AFTER_S: Final = 60.0
@@ -30,7 +30,7 @@ _LOCK_WAIT_S: Final = 5.0
 class AlertBook:
     """Open alerts and undelivered messages of a store.
 
-    One process at a time works with a book: `locked` keeps others of the same machine out.
+    One process at a time works with a book: `locked` keeps others out, those of other machines too.
     """
 
     def __init__(self, store: Store, *, repeat_s: float) -> None:
@@ -52,9 +52,7 @@ class AlertBook:
         Raises:
             TransientError: Another process holds it.
         """
-        path = store.local_path(f"{STATE_PATH}.lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path, timeout_s=_LOCK_WAIT_S):
+        with exclusive(store, "alerts", timeout_s=_LOCK_WAIT_S):
             yield cls(store, repeat_s=repeat_s)
 
     @property

@@ -7,6 +7,9 @@
 
 A look that found changes writes state-N, then pending; from then on it is decided. It appends the changes to the table,
 points current.json to state-N, and removes pending. Appending the same changes again does no harm: see `changes`.
+
+Looks of one machine keep apart by a locked file, from beginning to end. Those of several machines that share a store
+in S3 list side by side; a lease keeps apart what they write, and a look that was overtaken meanwhile writes nothing.
 """
 
 import io
@@ -30,10 +33,13 @@ from rag_core.freshness.snapshot import Snapshot, Unsettled
 from rag_core.index.lite_files import locked
 from rag_core.tables.delta import ensure_table
 from rag_core.tables.files import list_folder, read_file, remove_file, write_file
+from rag_core.tables.locks import LEASE_S, Held, exclusive
 from rag_core.tables.store import Store
 
 # Where a write costs money, that nothing changed is only written this often; the sensor's cursor knows it anyway.
 _REMOTE_NOTE_EVERY: Final = timedelta(seconds=60)
+
+_LEASE_WAIT_S: Final = LEASE_S + 5.0  # that of a process which was killed ends by then
 
 _UNREADABLE: Final = (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile)
 """What NumPy raises where a file is empty, cut off or something else: the machine lost power while it was written."""
@@ -60,11 +66,17 @@ class LookState:
     unsettled: Unsettled
 
 
+class OvertakenError(TransientError):
+    """Another machine looked at the source meanwhile."""
+
+
 class LookFiles:
     """The files of one source."""
 
     def __init__(self, store: Store, source: str) -> None:
         self._store = store
+        self._source = source
+        self._seen: dict[str, Any] | None = None
         self._lock = store.local_path("work", "looks", f"{source}.lock")
         self._folder = f"work/looks/{source}"
 
@@ -89,18 +101,10 @@ class LookFiles:
         A state that cannot be read, or that is older than the table of changes, counts as none: the next look is a
         first one.
         """
-        pending = self._get("pending.arrow")
-        if pending is not None:
-            try:
-                with pa.ipc.open_file(pending) as file:
-                    changes, note = file.read_all(), json.loads(file.schema.metadata[b"look"])
-            except pa.ArrowInvalid:  # the machine lost power; the look was not finished and is done again
-                self._remove("pending.arrow")
-            else:
-                before = self._note() or {}
-                is_done = all(before.get(name) == note[name] for name in ("look", "table", "state"))
-                self._finish(changes, note, is_done=is_done)
-        note = self._note()
+        if self._get("pending.arrow") is not None:
+            with self._writing_alone() as held:
+                self._finish_pending(held)
+        note = self._seen = self._note()
         if note is None or note["table"] != self._table_id():
             return None
         data = self._get(note["state"])
@@ -116,7 +120,39 @@ class LookFiles:
         return LookState(note["look"], looked_at, note["settings"], note["buckets"], snapshot, unsettled)
 
     def write(self, state: LookState, changes: pa.Table) -> None:
-        """Append the changes of a look and make its state the current one. After a crash, `recover` does the rest."""
+        """Append the changes of a look and make its state the current one. After a crash, `recover` does the rest.
+
+        Raises:
+            OvertakenError: Another machine's look was faster; nothing was written.
+        """
+        with self._writing_alone() as held:
+            self._write(state, changes, held)
+
+    @contextmanager
+    def _writing_alone(self) -> Iterator[Held]:
+        if self._store.is_local:  # `locked` is held
+            yield Held()
+            return
+        with exclusive(self._store, f"looks/{self._source}", timeout_s=_LEASE_WAIT_S) as held:
+            yield held
+
+    def _finish_pending(self, held: Held) -> None:
+        pending = self._get("pending.arrow")
+        if pending is None:
+            return
+        try:
+            with pa.ipc.open_file(pending) as file:
+                changes, note = file.read_all(), json.loads(file.schema.metadata[b"look"])
+        except pa.ArrowInvalid:  # the machine lost power; the look was not finished and is done again
+            self._remove("pending.arrow")
+            return
+        before = self._note() or {}
+        is_done = all(before.get(name) == note[name] for name in ("look", "table", "state"))
+        self._finish(changes, note, held, is_done=is_done)
+
+    def _write(self, state: LookState, changes: pa.Table, held: Held) -> None:
+        if not self._store.is_local and _key(self._note()) != _key(self._seen):
+            raise OvertakenError(f"source {self._source!r}: another machine looked at it meanwhile")
         name = f"state-{state.look}.npz"
         buffer = io.BytesIO()
         snapshot = state.snapshot
@@ -129,15 +165,18 @@ class LookFiles:
             sink = pa.BufferOutputStream()
             with pa.ipc.new_file(sink, schema) as writer:
                 writer.write_table(changes.cast(schema))
+            held.check()
             self._put("pending.arrow", sink.getvalue())
         crash_point("look.before_append")
-        self._finish(changes, note)
+        self._finish(changes, note, held)
 
     def note_unchanged(self, state: LookState, looked_at: datetime) -> None:
         """Keep when a look that found nothing began; it is what later changes cannot be older than."""
         if self._store.is_local or looked_at - state.looked_at >= _REMOTE_NOTE_EVERY:
-            note = {**(self._note() or {}), "looked_at": looked_at.isoformat()}
-            self._put("current.json", json.dumps(note).encode())
+            with self._writing_alone():
+                now = self._note() or {}
+                if self._store.is_local or _key(now) == _key(self._seen):
+                    self._put("current.json", json.dumps({**now, "looked_at": looked_at.isoformat()}).encode())
 
     def read_partial(self) -> tuple[Mapping[str, Any], dict[str, Any]] | None:
         """Return arrays and facts of `write_partial`; None if there are none."""
@@ -165,11 +204,12 @@ class LookFiles:
         for info in list_folder(self._store, self._folder):
             self._remove(info.base_name)
 
-    def _finish(self, changes: pa.Table, note: Mapping[str, Any], *, is_done: bool = False) -> None:
+    def _finish(self, changes: pa.Table, note: Mapping[str, Any], held: Held, *, is_done: bool = False) -> None:
         """Do, perhaps again, what follows once a look is decided; all but cleaning may be done."""
         if not is_done:
             append_changes(self._store, changes)
             crash_point("look.before_pointer")
+            held.check()
             self._put("current.json", json.dumps(note).encode())
         crash_point("look.before_cleaning")
         self._remove("pending.arrow")
@@ -198,6 +238,11 @@ class LookFiles:
 
     def _remove(self, name: str) -> None:
         remove_file(self._store, f"{self._folder}/{name}")
+
+
+def _key(note: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    """Return what tells one look from another, whenever it was last noted."""
+    return () if note is None else tuple(note.get(name) for name in ("look", "table", "state"))
 
 
 def _note_of(state: LookState) -> dict[str, Any]:

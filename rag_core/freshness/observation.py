@@ -5,6 +5,7 @@ Nothing is downloaded. A look that fails, or shows so little of the source that 
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -14,7 +15,7 @@ from rag_core.config import RagConfig
 from rag_core.errors import RagError
 from rag_core.freshness.concluding import Before, Conclusion, ToldChange, conclude, conclude_told, implausible
 from rag_core.freshness.look import Look
-from rag_core.freshness.look_files import LookFiles
+from rag_core.freshness.look_files import LookFiles, OvertakenError
 from rag_core.freshness.observed import LookCursor, Observation, Problem
 from rag_core.freshness.shrink import check_shrink
 from rag_core.schemas import SOURCE_CHANGES
@@ -56,7 +57,10 @@ def observe(
     """
     eye = _Eye(store, config, source_name, now, cursor or LookCursor())
     with eye.files.locked(config.freshness.list_budget_s) as is_ours:
-        return eye.look(listing, accept_shrink=accept_shrink) if is_ours else eye.result()
+        with suppress(OvertakenError):
+            if is_ours:
+                return eye.look(listing, accept_shrink=accept_shrink)
+        return eye.result()
 
 
 def observe_events(
@@ -81,7 +85,10 @@ def observe_events(
     """
     eye = _Eye(store, config, source_name, now, cursor or LookCursor())
     with eye.files.locked(config.freshness.list_budget_s) as is_ours:
-        return eye.hear(events) if is_ours else eye.result()
+        with suppress(OvertakenError):
+            if is_ours:
+                return eye.hear(events)
+        return eye.result()
 
 
 def seen_counts(store: Store, config: RagConfig, source_name: str) -> dict[str, int]:

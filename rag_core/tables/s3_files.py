@@ -23,7 +23,7 @@ _DELETED_AT_ONCE: Final = 1_000
 
 
 class S3Files(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
-    """Paths are BUCKET/KEY. What is not there is deleted without a complaint."""
+    """Paths are BUCKET/KEY."""
 
     def __init__(self, config: S3Config) -> None:
         self._config = config
@@ -68,7 +68,7 @@ class S3Files(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no t
         """Do nothing: a folder is there when an object is in it."""
 
     def delete_dir(self, path: str) -> None:
-        """Delete all objects below a folder."""
+        """Delete all objects below a folder; none is fine."""
         bucket, key = _split(path)
         if not key:
             raise ValueError(f"s3://{path}: a bucket is not deleted")
@@ -84,9 +84,14 @@ class S3Files(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no t
         raise ValueError("buckets are not deleted")
 
     def delete_file(self, path: str) -> None:
-        """Delete an object."""
+        """Delete an object.
+
+        Raises:
+            FileNotFoundError: It is not there. A versioned bucket would keep a mark of each deletion of nothing.
+        """
         bucket, key = _split(path)
         with errors_at(f"s3://{path}"):
+            self._client.head_object(Bucket=bucket, Key=key)
             self._client.delete_object(Bucket=bucket, Key=key)
 
     def move(self, src: str, dest: str) -> None:

@@ -49,7 +49,9 @@ class S3Reader(io.RawIOBase):
         """Read so many bytes, fewer only at the end."""
         start = min(self._at, self._size)
         end = self._size if size is None or size < 0 else min(self._size, start + size)
-        data = self._first[start:end] if end <= len(self._first) else self._get(start, end)
+        data = self._first[start:end]
+        if end > len(self._first):
+            data += self._get(start + len(data), end)
         self._at = end
         return data
 

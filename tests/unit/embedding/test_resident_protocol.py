@@ -113,7 +113,7 @@ def test_a_worker_lives_in_its_store_or_beside_the_current_folder(
 ) -> None:
     assert resident_files(Store("/data"), 1).socket == Path("/data/work/resident/1.sock")
     monkeypatch.chdir(tmp_path)
-    assert resident_files(Store("s3://bucket/a")).socket == tmp_path / ".rag/work/resident/0.sock"
+    assert resident_files(Store("s3://bucket/a")).socket == tmp_path / ".rag/bucket/a/work/resident/0.sock"
 
 
 def test_slots_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
