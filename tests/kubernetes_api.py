@@ -6,6 +6,7 @@ published schema, and their containers really run (`tests.kubernetes_kubelet`). 
 
 import argparse
 import json
+import os
 import re
 import signal
 import threading
@@ -130,7 +131,8 @@ def write_kubeconfig(path: Path, url: str, namespace: str = "rag", token: str = 
 
 
 def _create_pod(api: KubernetesApi, request: Request) -> Answer:
-    return 201, api.cluster.create("pods", request.parts["namespace"], request.body)
+    dry_run = request.query.get("dryRun") == "All"
+    return 201, api.cluster.create("pods", request.parts["namespace"], request.body, dry_run=dry_run)
 
 
 def _read_pod(api: KubernetesApi, request: Request) -> Answer:
@@ -256,8 +258,12 @@ def main() -> None:
     parser.add_argument("--kubeconfig", type=Path, help="write a kubeconfig for it here, once it listens")
     parser.add_argument("--namespace", default="rag")
     parser.add_argument("--gpus", type=int, default=2, help="GPUs that its node pretends to have")
+    parser.add_argument("--secret", help="name of a secret that holds the AWS_ and RAG_ variables of this process")
     arguments = parser.parse_args()
     api = KubernetesApi(Cluster([Node(resources={"nvidia.com/gpu": arguments.gpus})]), arguments.port)
+    if arguments.secret:
+        kept = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "RAG_"))}
+        api.cluster.secrets[arguments.namespace, arguments.secret] = kept
     api.start()
     if arguments.kubeconfig is not None:
         write_kubeconfig(arguments.kubeconfig, api.url, arguments.namespace)

@@ -86,8 +86,8 @@ class Cluster:
         self._objects: dict[tuple[str, str, str], Object] = {}
         self._version = 0
 
-    def create(self, resource: str, namespace: str, body: Object) -> Object:
-        """Store a new object, after checking it against the published schema."""
+    def create(self, resource: str, namespace: str, body: Object, *, dry_run: bool = False) -> Object:
+        """Store a new object, after checking it against the published schema; `dry_run` checks only."""
         body = deepcopy(body)
         kind = {"pods": ("v1", "Pod"), "jobs": ("batch/v1", "Job"), "events": ("v1", "Event")}[resource]
         body = {"apiVersion": kind[0], "kind": kind[1], **body}
@@ -103,6 +103,8 @@ class Cluster:
             key = (resource, namespace, metadata["name"])
             if key in self._objects:
                 raise ApiError(409, "AlreadyExists", f'{resource} "{metadata["name"]}" already exists')
+            if dry_run:
+                return body
             metadata |= {"namespace": namespace, "uid": str(uuid.uuid4()), "creationTimestamp": now()}
             self._objects[key] = body
             self._touch(body)

@@ -12,6 +12,7 @@ from rag_assets.cli import (
     backfilling,
     backing_up,
     configure,
+    embedding_pods,
     exporting,
     inspecting,
     keys,
@@ -57,6 +58,7 @@ app.command("receipts")(receipts.receipts)
 app.command("report")(reporting.report)
 app.command("slo")(slo.slo)
 app.command("exporter")(exporting.exporter)
+app.command("embedding-pod")(embedding_pods.embedding_pod)
 app.command("status")(inspecting.status)
 app.command("doctor")(configure.doctor)
 app.add_typer(alerts.app, name="alerts")

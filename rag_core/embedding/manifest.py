@@ -108,6 +108,11 @@ def write_manifest(
     return _address(store, f"{relative}/manifest.json")
 
 
+def manifest_address(store: Store, run_id: str) -> str:
+    """Return the address that `write_manifest` gives for a run."""
+    return _address(store, f"work/embedding/{run_id}/manifest.json")
+
+
 def read_manifest(address: str) -> WorkManifest:
     """Read a manifest by the address that `write_manifest` returned.
 
