@@ -224,3 +224,13 @@ def wait_ready(url: str) -> None:
         if time.monotonic() > deadline:
             raise NotThereError(f"{url} did not answer within {START_S:.0f} s")
         time.sleep(0.3)
+
+
+@contextmanager
+def kubernetes(folder: Path) -> Iterator[str]:
+    """Run the stand-in of a Kubernetes API that the tests have; gives a kubeconfig that reaches it."""
+    port, kubeconfig = free_port(), folder / "kubeconfig"
+    command = [sys.executable, "-m", "tests.kubernetes_api", "--port", str(port), "--kubeconfig", str(kubeconfig)]
+    command += ["--secret", "rag-s3"]
+    with process("kubernetes", command, folder, lambda: _listens(port) and kubeconfig.exists(), AWS):
+        yield str(kubeconfig)
