@@ -8,7 +8,7 @@ QUESTION ?= How quickly must I report a security incident?
 export DAGSTER_DISABLE_TELEMETRY := yes
 export RAG_CONFIG ?= $(CURDIR)/rag.yaml
 
-.PHONY: help setup demo dev test test-all lint typecheck bench docs clean
+.PHONY: help setup demo demo-production dev test test-all lint typecheck bench docs clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ demo: $(STAMP) ## index the example corpus, ask a question, print the cited answ
 	@$(RAG) ask "$(QUESTION)"
 	@echo
 	@echo "Ask more: $(RAG) ask \"...\"   Everything running: make dev, then http://127.0.0.1:3000 (assets) and http://127.0.0.1:8080 (ask)"
+
+demo-production: $(STAMP) ## the same on S3, Spark Connect, Postgres, Milvus, Redis and pods, compared with the laptop's
+	@$(VENV)/bin/python -m tests.production
 
 dev: $(STAMP) ## start the Dagster UI and everything local that it needs
 	@$(RAG) dev
