@@ -136,11 +136,17 @@ class EmbeddingPods(PipesK8sClient):
     def _watch(self, context: dg.OpExecutionContext, name: str, reader: S3Messages | LogMessages) -> PodState:
         """Wait until the pod has ended, or will not start."""
         told: tuple[str, str] = ("", "")
+        waiting_since, node = time.monotonic(), ""
         while True:
             pod = self._api.read(name)
-            state = pod_state(pod, self._config)
+            waited_s = time.monotonic() - waiting_since
+            state = pod_state(pod, self._config, waited_s=waited_s)
             if state.reason == "Pending":
-                state = pod_state(pod, self._config, events=self._api.events(name))
+                state = pod_state(pod, self._config, waited_s=waited_s, events=self._api.events(name))
+            state = replace(state, node=state.node or node)  # of a pod that is gone, the last that was known
+            node = state.node
+            if state.phase == "running":
+                waiting_since = time.monotonic()
             if (state.phase == "running" and state.container) or state.phase == "succeeded":
                 reader.follow(context, self._api, name)
             if state.phase in ("succeeded", "failed"):
@@ -183,7 +189,7 @@ class EmbeddingPods(PipesK8sClient):
         kept = f"{done:,} of {manifest.item_count:,} texts were committed and are kept"
         end = "\n".join(lines) or state.last_words.strip()
         said = f"Its last lines:\n{end}" if end else "It has no log."
-        text = f"{where} failed: {state.reason}: {state.message}. {kept}. {said}"
+        text = f"{where} failed: {state.reason}: {state.message.rstrip('.')}. {kept}. {said}"
         raise (PermanentError if permanent else TransientError)(text)
 
     def _last_lines(self, name: str, state: PodState) -> list[str]:

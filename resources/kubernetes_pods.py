@@ -114,8 +114,8 @@ class PodApi:
                     return None
                 if error.status == _CONFLICT and verb == "create":
                     return {}  # type: ignore[return-value]  # our own request of before, whose answer was lost
-                waited_s = time.monotonic() - began
-                refused = self._refused(error, f"{verb} {resource}", waited_s)
+                is_last = time.monotonic() - began + pause_s > min(patience_s, _UNAUTHORIZED_S)
+                refused = self._refused(error, f"{verb} {resource}", is_last=is_last)
                 if refused is not None:
                     raise refused from error
                 said = _message(error)
@@ -130,8 +130,8 @@ class PodApi:
             time.sleep(pause_s * random.uniform(0.7, 1.3))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def _refused(self, error: Any, what: str, waited_s: float) -> RagError | None:
-        """Return what a refusal means; None for one that may pass."""
+    def _refused(self, error: Any, what: str, *, is_last: bool) -> RagError | None:
+        """Return what a refusal means; None for one that may pass, as a token does that is not renewed yet."""
         said = _message(error)
         if error.status == _FORBIDDEN and "exceeded quota" in said:
             return TransientError(f"{said}; wait for other pods, or raise the namespace's quota")
@@ -141,7 +141,7 @@ class PodApi:
                 "account (docs/gpu-jobs.md lists what it needs)"
             )
         if error.status == _UNAUTHORIZED:
-            if waited_s < min(_UNAUTHORIZED_S, self.config.unreachable_s):
+            if not is_last:
                 return None
             return PermanentError(
                 f"the Kubernetes API at {self.host} does not accept our credentials: {said}; renew the token or "

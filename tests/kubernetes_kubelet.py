@@ -144,6 +144,7 @@ class _PodRun:
         self.why: tuple[str, str] | None = None  # status.reason and message of a pod that is failed from outside
         self._is_ending = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_killed = False
         self._folder = sandbox.scratch()
         self.thread = threading.Thread(target=self._live, daemon=True, name=f"pod {self.name}")
 
@@ -265,7 +266,7 @@ class _PodRun:
         if self.is_lost:
             return None
         code = self._process.returncode
-        code = 128 - code if code < 0 else code
+        code = 137 if self._is_killed else 128 - code if code < 0 else code
         self._report(container, kind, _terminated(code, reason or ("Completed" if code == 0 else "Error"), "", started))
         return code or (1 if self.why else 0)
 
@@ -350,6 +351,8 @@ class _PodRun:
     def _read(self, process: subprocess.Popen[bytes], log: _Log) -> None:
         assert process.stdout is not None
         for line in process.stdout:
+            if line.startswith(b"unshare: "):  # of the sandbox, about the signal that ended it
+                continue
             stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
             log.lines.append((stamp, time.time(), line.decode(errors="replace").rstrip("\n")))
         if self.fault.is_log_cut:
@@ -375,6 +378,7 @@ class _PodRun:
         """Signal the container's first process, and with SIGKILL all that it started."""
         if self._process is None or self._process.poll() is not None:
             return
+        self._is_killed = number == signal.SIGKILL
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             outer = psutil.Process(self._process.pid)
             inner = outer.children() if sandbox.has_sandbox() else [outer]

@@ -6,7 +6,6 @@ Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from rag_core.config_kubernetes import KubernetesConfig
@@ -70,16 +69,16 @@ def pod_state(  # noqa: PLR0911 - a table, in the order in which its lines count
     pod: Mapping[str, Any] | None,
     config: KubernetesConfig,
     *,
+    waited_s: float = 0.0,
     events: Sequence[Mapping[str, Any]] = (),
-    now: datetime | None = None,
 ) -> PodState:
     """Say how a pod is.
 
     Args:
         pod: As the API gives it; None if it is not there any more.
         config: How long is waited for what.
+        waited_s: How long whoever asks has seen it waiting; times of the API's clock may be off.
         events: Of the pod, for the reason why it does not start.
-        now: For tests.
     """
     if pod is None:
         return PodState("failed", "Deleted", "it was deleted by somebody else")
@@ -98,7 +97,7 @@ def pod_state(  # noqa: PLR0911 - a table, in the order in which its lines count
         return PodState("failed", "NodeLost", "its node does not answer", node=node)
     if "running" in worker.get("state", {}):
         return PodState("running", node=node, container=WORKER)
-    return _waiting(pod, status, config, events, now or datetime.now(UTC), node)
+    return _waiting(status, config, events, waited_s, node)
 
 
 def _failed(
@@ -138,19 +137,15 @@ def _why(
 
 
 def _waiting(
-    pod: Mapping[str, Any],
     status: Mapping[str, Any],
     config: KubernetesConfig,
     events: Sequence[Mapping[str, Any]],
-    now: datetime,
+    waited_s: float,
     node: str,
 ) -> PodState:
     before = status.get("initContainerStatuses") or []
     if any("running" in one.get("state", {}) for one in before):
         return PodState("running", "Init", "it copies its model", node=node)
-    ends = [(one.get("state", {}).get("terminated") or {}).get("finishedAt") for one in before]
-    began = max(_time(text, now) for text in [pod["metadata"].get("creationTimestamp"), *filter(None, ends)])
-    waited_s = (now - began).total_seconds()
     for one in [*before, *(status.get("containerStatuses") or [])]:
         waiting = one.get("state", {}).get("waiting") or {}
         reason, said = waiting.get("reason", ""), waiting.get("message", "")
@@ -166,7 +161,7 @@ def _waiting(
     said = unplaced.get("message") or _last_event(events) or "it has not started yet"
     if waited_s < config.pending_s:
         return PodState("waiting", reason, said, node=node)
-    why = f"it did not start within embedding.kubernetes.pending_s, {config.pending_s:.0f} s: {said}"
+    why = f"it did not start within embedding.kubernetes.pending_s, {config.pending_s:g} s: {said}"
     return PodState("failed", reason, why, node=node)
 
 
@@ -196,7 +191,3 @@ def _exit_code(status: Mapping[str, Any]) -> int | None:
 def _last_event(events: Sequence[Mapping[str, Any]]) -> str:
     warnings = [event for event in events if event.get("type") == "Warning"]
     return f"{warnings[-1].get('reason', '')}: {warnings[-1].get('message', '')}" if warnings else ""
-
-
-def _time(text: str | None, default: datetime) -> datetime:
-    return datetime.fromisoformat(text) if text else default
