@@ -303,8 +303,10 @@ class IndexClient(CollectionAdmin):
         return [dict(row) for row in rows]
 
     def _sees(self, consistency: Consistency) -> dict[str, Any]:
+        if self.capabilities.kind == "lite":  # knows levels only, and sees all that was written at each
+            return {"consistency_level": consistency if isinstance(consistency, str) else STRONG}
         moment = self._settled_at if consistency == STRONG else consistency
-        if self.capabilities.kind == "lite" or moment is None or isinstance(moment, str):
+        if moment is None or isinstance(moment, str):
             return {"consistency_level": STRONG if moment is None else consistency}
         # A hybrid timestamp: milliseconds, and 18 bits to count what happens within one.
         return {"consistency_level": "Customized", "guarantee_timestamp": int(moment * 1_000) << 18}
