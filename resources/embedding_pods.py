@@ -85,7 +85,7 @@ class EmbeddingPods(PipesK8sClient):
         left: dict[str, Any] | None,
     ) -> dict[str, Any]:
         name = left["metadata"]["name"] if left else f"rag-embedding-{job.work[:8]}-{uuid.uuid4().hex[:6]}"
-        reader = self._reader(job, name, left, on_progress)
+        reader = self._reader(job, manifest, name, left, on_progress)
         state: PodState | None = None
         is_watched = True
         with dg.open_pipes_session(
@@ -123,14 +123,15 @@ class EmbeddingPods(PipesK8sClient):
         context.log.info(f"embedding pod {self._api.namespace}/{name}: {self._config.image}, {self._config.gpus} GPUs")
 
     def _reader(
-        self, job: PodJob, name: str, left: dict[str, Any] | None, on_progress: Progress
+        self, job: PodJob, manifest: WorkManifest, name: str, left: dict[str, Any] | None, on_progress: Progress
     ) -> S3Messages | LogMessages:
         if job.store.is_local:
             return LogMessages(on_progress)
         prefix = ((left or {}).get("metadata", {}).get("annotations") or {}).get(MESSAGES_ANNOTATION)
         if prefix is None:
             inside = job.store.root.removeprefix("s3://").partition("/")[2].strip("/")
-            prefix = f"{inside}/work/embedding/{job.run_id}/messages/{name}".lstrip("/")
+            folder = manifest.items.rpartition("/")[0]  # removed with the manifest
+            prefix = f"{inside}/{folder}/messages/{name}".lstrip("/")
         return S3Messages(job.store, prefix, on_progress)
 
     def _watch(self, context: dg.OpExecutionContext, name: str, reader: S3Messages | LogMessages) -> PodState:
