@@ -19,6 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from rag_core import schemas
 from rag_core.embedding.key_index import KeyArray, KeyIndex, as_keys
 from rag_core.errors import PermanentError, StoreError, TransientError
+from rag_core.tables.dataset import dataset_of
 from rag_core.tables.landing import append_once
 from rag_core.tables.store import Store
 from rag_core.tables.store_errors import errors_about
@@ -127,7 +128,7 @@ class VectorCache:
         metadata: dict[str, Any] = {"rag.model_fingerprint": fingerprint, **(commit_metadata or {})}
         _guarded(
             self._store,
-            lambda: append_once(self._store, TABLE, self._version, partial(self._write, data), metadata),
+            lambda: append_once(self._store, TABLE, self._open(), partial(self._write, data), metadata),
         )
         return self._version()
 
@@ -154,7 +155,7 @@ class VectorCache:
 
     def _write(self, data: pa.Table, properties: CommitProperties) -> None:
         write_deltalake(
-            self._store.table_uri(TABLE),
+            self._table or self._store.table_uri(TABLE),
             data,
             mode="append",
             partition_by=["model_fingerprint", "shard"],
@@ -199,7 +200,7 @@ class VectorCache:
             return KeyIndex()
         version, index = self._indexes.get(fingerprint, (-1, KeyIndex()))
         if version != table.version():
-            _guarded(self._store, lambda: index.refresh(_fragments(table, fingerprint)))
+            _guarded(self._store, lambda: index.refresh(_fragments(self._store, table, fingerprint)))
             self._indexes[fingerprint] = (table.version(), index)
         return index
 
@@ -214,8 +215,8 @@ def _guarded(store: Store, action: Callable[[], _T]) -> _T:
         raise TransientError(f"vector cache {store.table_uri(TABLE)}: {error}; the run can be repeated") from error
 
 
-def _fragments(table: DeltaTable, fingerprint: str) -> list[pads.ParquetFileFragment]:
-    dataset = table.to_pyarrow_dataset(file_pruning_predicate=[("model_fingerprint", "=", fingerprint)])
+def _fragments(store: Store, table: DeltaTable, fingerprint: str) -> list[pads.ParquetFileFragment]:
+    dataset = dataset_of(store, TABLE, table, [("model_fingerprint", "=", fingerprint)])
     return list(dataset.get_fragments())
 
 

@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 
 from rag_core import ids
 from rag_core.retrieval.visible import AccessMap
+from rag_core.tables.dataset import dataset_of
 from rag_core.tables.followed import FollowedTable, state_of
 from rag_core.tables.store import Store
 
@@ -35,6 +36,7 @@ class LabelReader:
     """
 
     def __init__(self, store: Store) -> None:
+        self._store = store
         self._followed = FollowedTable(store, "documents")
         self._state: tuple[str, int] | None = None
         self._files: dict[str, frozenset[_Labelled]] = {}
@@ -60,8 +62,7 @@ class LabelReader:
             self._state = state
         return self._map
 
-    @staticmethod
-    def _read_new(table: DeltaTable, known: dict[str, frozenset[_Labelled]]) -> dict[str, frozenset[_Labelled]]:
+    def _read_new(self, table: DeltaTable, known: dict[str, frozenset[_Labelled]]) -> dict[str, frozenset[_Labelled]]:
         actions = pa.table(table.get_add_actions(flatten=True))
         paths: list[str] = actions["path"].to_pylist()
         if not paths:
@@ -71,7 +72,7 @@ class LabelReader:
         new = sorted({partitions[path] for path in paths if path not in current})
         if new:
             # Opening a file through the dataset costs up to a millisecond: only partitions with new files.
-            dataset = table.to_pyarrow_dataset(file_pruning_predicate=[("partition_key", "in", new)])
+            dataset = dataset_of(self._store, "documents", table, [("partition_key", "in", new)])
             for fragment in dataset.get_fragments():
                 if fragment.path not in current:
                     current[fragment.path] = _labels_of(fragment, dataset.schema)

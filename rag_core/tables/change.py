@@ -20,6 +20,7 @@ from deltalake.transaction import AddAction
 
 from rag_core.errors import StoreError, TransientError
 from rag_core.faults import crash_point
+from rag_core.tables import handles
 from rag_core.tables.delta import LANES, SCHEMAS, TableSlice, newest_version, partition_columns, row_schema
 from rag_core.tables.files import Sink, open_sink, remove_file
 from rag_core.tables.landing import MARK, has_landed, new_mark
@@ -213,10 +214,11 @@ def commit(change: TableChange, *, run_id: str) -> CommitResult:
     crash_point(f"{base.table}.before_commit")
     with errors_about(store, f"table {base.table}"):
         try:
-            if change.replaced:
-                _commit_replace(change, properties)
-            else:
-                _commit_append(change, properties)
+            with handles.HANDLES.writing_at(store, base.table, base.version) as table:
+                if change.replaced:
+                    _commit_replace(table, change, properties)
+                else:
+                    _commit_append(table, change, properties)
         except (CommitFailedError, DeltaError, OSError) as error:
             # Staged files are removed only where it is certain that no version names them.
             if not has_landed(store, base.table, base.version, mark):
@@ -238,7 +240,7 @@ def commit(change: TableChange, *, run_id: str) -> CommitResult:
     )
 
 
-def _commit_append(change: TableChange, properties: CommitProperties) -> None:
+def _commit_append(table: DeltaTable, change: TableChange, properties: CommitProperties) -> None:
     now_ms = int(time.time() * 1000)
     actions = [
         AddAction(
@@ -251,7 +253,7 @@ def _commit_append(change: TableChange, properties: CommitProperties) -> None:
         )
         for file in change.files
     ]
-    change.base.open().create_write_transaction(
+    table.create_write_transaction(
         actions,
         mode="append",
         schema=change.base.schema,
@@ -260,9 +262,8 @@ def _commit_append(change: TableChange, properties: CommitProperties) -> None:
     )
 
 
-def _commit_replace(change: TableChange, properties: CommitProperties) -> None:
+def _commit_replace(table: DeltaTable, change: TableChange, properties: CommitProperties) -> None:
     base = change.base
-    table: DeltaTable = base.open()
     rows = pa.RecordBatchReader.from_batches(base.schema, read_staged(base.store, base.table, change.files))
     partitions = _sql_in("partition_key", base.partition_keys or ())
     if base.lane is not None:

@@ -14,6 +14,7 @@ from deltalake.exceptions import TableNotFoundError
 from rag_core import schemas
 from rag_core.errors import PermanentError
 from rag_core.tables import handles
+from rag_core.tables.dataset import dataset_of
 from rag_core.tables.store import Store
 from rag_core.tables.store_errors import errors_about
 
@@ -157,7 +158,7 @@ class TableSlice:
         if self.lane is not None:
             predicate.append((LANES[self.table], "=", self.lane))
         with handles.HANDLES.at(self.store, self.table, self.version) as table:
-            return table.to_pyarrow_dataset(file_pruning_predicate=predicate or None)
+            return dataset_of(self.store, self.table, table, predicate)
 
     def _filter(self, where: pc.Expression | None) -> pc.Expression | None:
         conditions = [] if where is None else [where]

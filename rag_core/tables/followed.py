@@ -7,6 +7,7 @@ from deltalake import DeltaTable
 
 from rag_core.tables.delta import ensure_table
 from rag_core.tables.store import Store
+from rag_core.tables.store_errors import errors_about
 
 # A table that was moved away and made anew has a log of its own, in which the kept one would wait for its next version
 # for ever. Opening costs 4 to 20 ms, an update without news less than one.
@@ -34,7 +35,8 @@ class FollowedTable:
             self._table = ensure_table(self._store, self._name)
             self._opened_at = now
         else:
-            self._table.update_incremental()
+            with errors_about(self._store, f"table {self._name}"):
+                self._table.update_incremental()
         return self._table
 
 

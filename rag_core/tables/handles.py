@@ -25,7 +25,7 @@ from rag_core.tables.store_errors import errors_about
 _REOPEN_S: Final = 30.0
 _KEPT: Final = 64
 
-_Key = tuple[Store, str, tuple[int, int]]
+_Key = tuple[Store, str, tuple[int, int] | None]
 
 
 @dataclass
@@ -45,6 +45,15 @@ class _Handle:
                 pass
         self.table = None  # should opening fail, the next one opens again
         self.table, self.opened_at = make(), now
+
+    @contextmanager
+    def forgotten_if_it_fails(self) -> Iterator[DeltaTable]:
+        """Give the table; after an error it is opened anew."""
+        try:
+            yield self.table
+        except BaseException:
+            self.table = None
+            raise
 
 
 class Handles:
@@ -74,27 +83,51 @@ class Handles:
             if handle.table is not None and handle.table.version() == version:
                 yield handle.table
                 return
-        with errors_about(store, f"table {name}"):
-            table = DeltaTable(store.table_uri(name), version=version, storage_options=store.storage_options or None)
-        yield table
+        yield _opened(store, name, version)
+
+    @contextmanager
+    def writing(self, store: Store, name: str, make: Callable[[], DeltaTable]) -> Iterator[DeltaTable]:
+        """Give a table at its newest version, to be written to in the block; others wait for its end."""
+        with self._handle(store, name) as handle:
+            handle.follow(make)
+            with handle.forgotten_if_it_fails() as table:
+                yield table
+
+    @contextmanager
+    def writing_at(self, store: Store, name: str, version: int) -> Iterator[DeltaTable]:
+        """Give a table at a version, to be written to in the block; others wait for its end."""
+        with self._handle(store, name) as handle:
+            if handle.table is None or handle.table.version() != version:
+                handle.table, handle.opened_at = _opened(store, name, version), 0.0  # to be opened anew when followed
+            with handle.forgotten_if_it_fails() as table:
+                yield table
 
     @contextmanager
     def _handle(self, store: Store, name: str) -> Iterator[_Handle]:
-        key = (store, name, _first_commit(store, name))
+        key = (store, name, first := _first_commit(store, name))
         with self._lock:
-            handle = self._handles.setdefault(key, _Handle())
+            # Of a table that is not there nothing is kept: it may be made, and be gone again, before the next look.
+            handle = _Handle() if first is None else self._handles.setdefault(key, _Handle())
         with handle.lock:
             yield handle
 
 
-def _first_commit(store: Store, name: str) -> tuple[int, int]:
-    """Return what tells a table on local disk from one that took its place; the first commit stays for a month."""
+def _opened(store: Store, name: str, version: int) -> DeltaTable:
+    with errors_about(store, f"table {name}"):
+        return DeltaTable(store.table_uri(name), version=version, storage_options=store.storage_options or None)
+
+
+def _first_commit(store: Store, name: str) -> tuple[int, int] | None:
+    """Return what tells a table on local disk from one that took its place; None if there is no table.
+
+    The first commit stays for a month; one that is gone is no table for this purpose.
+    """
     if not store.is_local:
         return 0, 0
     try:
         found = os.stat(f"{store.root}/tables/{name}/_delta_log/{0:020}.json")  # noqa: PTH116 - called for each slice
     except OSError:
-        return 0, 0
+        return None
     return found.st_ino, found.st_mtime_ns
 
 

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from deltalake import CommitProperties
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from rag_core.errors import StoreError
@@ -55,7 +55,7 @@ def has_landed(store: Store, table: str, since: int, mark: str) -> bool:
 def append_once(
     store: Store,
     table: str,
-    version: Callable[[], int],
+    opened: DeltaTable | None,
     write: Callable[[CommitProperties], object],
     metadata: Mapping[str, str],
 ) -> None:
@@ -64,7 +64,7 @@ def append_once(
     Args:
         store: Holds the table.
         table: Its name.
-        version: Returns its newest version; -1 if there is none.
+        opened: The table as it was just read, which `write` writes to; None if it is not there yet.
         write: Writes the rows as a new version, with the properties that it is given.
         metadata: Of the commit.
 
@@ -76,14 +76,18 @@ def append_once(
     # delta-rs itself would commit a second time behind a first that it does not know to be its own.
     properties = CommitProperties(custom_metadata={**metadata, MARK: mark}, max_commit_retries=0)
     for left in reversed(range(_TRIES)):
-        since = version()
+        since = -1 if opened is None else int(opened.version())
         try:
             write(properties)
         except (CommitFailedError, DeltaError, OSError) as error:
             if has_landed(store, table, since, mark):
+                if opened is not None:
+                    opened.update_incremental()
                 return
             if not left or not (isinstance(error, CommitFailedError) or "already exists" in str(error).lower()):
                 raise
             time.sleep(random.uniform(0, _WAIT_S * (_TRIES - left)))
+            if opened is not None:
+                opened.update_incremental()
         else:
             return

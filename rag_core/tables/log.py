@@ -8,7 +8,8 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from rag_core.tables.delta import SCHEMAS, ensure_table
+from rag_core.tables import handles
+from rag_core.tables.delta import SCHEMAS, ensure_table, newest_version
 from rag_core.tables.landing import append_once
 from rag_core.tables.store import Store
 from rag_core.tables.store_errors import errors_about
@@ -35,26 +36,24 @@ def append_rows(store: Store, table: str, rows: Sequence[Mapping[str, Any]], *, 
 
 def append_table(store: Store, table: str, rows: pa.Table, *, run_id: str = "") -> int:
     """Append rows in the table's schema; else as `append_rows`."""
-    current = ensure_table(store, table)
     if not rows.num_rows:
-        return int(current.version())
+        return newest_version(store, table)
+    with (
+        errors_about(store, f"table {table}"),
+        handles.HANDLES.writing(store, table, lambda: ensure_table(store, table)) as current,
+    ):
 
-    def newest() -> int:
-        current.update_incremental()
-        return int(current.version())
+        def write(properties: CommitProperties) -> None:
+            write_deltalake(current, rows, mode="append", commit_properties=properties)
 
-    def write(properties: CommitProperties) -> None:
-        write_deltalake(current, rows, mode="append", commit_properties=properties)
-
-    with errors_about(store, f"table {table}"):
-        append_once(store, table, newest, write, {"run_id": run_id})
+        append_once(store, table, current, write, {"run_id": run_id})
         return _compacted(current)
 
 
 def _compacted(current: DeltaTable) -> int:
-    current.update_incremental()
     if current.version() % _COMPACT_EVERY == 0:
         # Another process that rewrote the files at this moment is no reason to append the rows again.
         with suppress(CommitFailedError):
             current.optimize.compact()
+        current.update_incremental()
     return int(current.version())

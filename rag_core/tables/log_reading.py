@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from rag_core.tables.dataset import dataset_of
 from rag_core.tables.delta import SCHEMAS, ensure_table
 from rag_core.tables.store import Store
 
@@ -49,15 +50,15 @@ def read_log(store: Store, table: str, *, key: str, time: str) -> pa.Table:
         kept = _kept.get(place)
         if kept is None or kept.version != current.version():
             # Dagster's sensors would else read months of rows every few seconds
-            kept = _kept[place] = _read(current, table, kept, key, time)
+            kept = _kept[place] = _read(store, current, table, kept, key, time)
         _kept.move_to_end(place)
         while len(_kept) > _TABLES_KEPT:
             _kept.popitem(last=False)
     return kept.rows
 
 
-def _read(current: DeltaTable, table: str, kept: _Kept | None, key: str, time: str) -> _Kept:
-    dataset = current.to_pyarrow_dataset()
+def _read(store: Store, current: DeltaTable, table: str, kept: _Kept | None, key: str, time: str) -> _Kept:
+    dataset = dataset_of(store, table, current)
     fragments = {fragment.path: fragment for fragment in dataset.get_fragments()}
     known = kept.files if kept is not None and kept.files <= fragments.keys() else frozenset()
     schema = SCHEMAS[table]

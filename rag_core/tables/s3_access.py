@@ -79,11 +79,17 @@ def filesystem(config: S3Config) -> pafs.FileSystem:
     return _filesystem(config.model_dump_json(), os.getpid())
 
 
-@lru_cache(maxsize=4)
-def _filesystem(config_json: str, _pid: int) -> pafs.FileSystem:
+def table_files(config: S3Config, address: str) -> pafs.FileSystem:
+    """Return the data files of the table at an address, which never change: small ones are kept in memory."""
+    whole = _filesystem(config.model_dump_json(), os.getpid(), keeps=True)
+    return pafs.SubTreeFileSystem(address.removeprefix("s3://"), whole)
+
+
+@lru_cache(maxsize=8)
+def _filesystem(config_json: str, _pid: int, *, keeps: bool = False) -> pafs.FileSystem:
     from rag_core.tables.s3_files import S3Files
 
-    return pafs.PyFileSystem(S3Files(S3Config.model_validate_json(config_json)))
+    return pafs.PyFileSystem(S3Files(S3Config.model_validate_json(config_json), keeps=keeps))
 
 
 def _region(config: S3Config) -> str | None:

@@ -5,11 +5,13 @@ cut off, cannot ask for encryption, and takes a small refusal for a broken answe
 none is made.
 """
 
+import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+from cachetools import LRUCache
 
 from rag_core.aws import client
 from rag_core.config_store import S3Config
@@ -19,17 +21,26 @@ from rag_core.tables.s3_reading import S3Reader
 from rag_core.tables.s3_writing import S3Sink
 from rag_core.tables.store_errors import errors_at
 
+KEPT_BYTES: Final = 64 * 1024 * 1024
 _DELETED_AT_ONCE: Final = 1_000
 
 
 class S3Files(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
-    """Paths are BUCKET/KEY."""
+    """Paths are BUCKET/KEY.
 
-    def __init__(self, config: S3Config) -> None:
+    Args:
+        config: How S3 is reached.
+        keeps: Whether small objects that were read are kept in memory, KEPT_BYTES in all: for files that never change.
+    """
+
+    def __init__(self, config: S3Config, *, keeps: bool = False) -> None:
         self._config = config
+        self._keeps = keeps
+        self._kept: LRUCache[str, pa.Buffer] = LRUCache(KEPT_BYTES, getsizeof=lambda buffer: buffer.size + 1)
+        self._lock = threading.Lock()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, S3Files) and self._config == other._config
+        return isinstance(other, S3Files) and (self._config, self._keeps) == (other._config, other._keeps)
 
     __hash__ = None  # type: ignore[assignment]  # handlers are compared only
 
@@ -111,8 +122,19 @@ class S3Files(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no t
         return self.open_input_file(path)
 
     def open_input_file(self, path: str) -> pa.NativeFile:
-        """Open an object to read any part of it."""
-        return pa.PythonFile(S3Reader(self._client, *_split(path)), mode="r")
+        """Open an object to read any part of it; a small one is read whole, in one request."""
+        with self._lock:
+            kept = self._kept.get(path)
+        if kept is not None:
+            return pa.BufferReader(kept)
+        reader = S3Reader(self._client, *_split(path))
+        if not reader.is_whole:
+            return pa.PythonFile(reader, mode="r")
+        content = pa.py_buffer(reader.read())
+        if self._keeps:
+            with self._lock:
+                self._kept[path] = content
+        return pa.BufferReader(content)
 
     def open_output_stream(self, path: str, metadata: Any) -> pa.NativeFile:
         """Open an object to write it; `rag_core.tables.files.writing` also knows how to give it up."""

@@ -27,6 +27,11 @@ class S3Reader(io.RawIOBase):
         self._etag = ""
         self._first = self._get(0, _AT_FIRST)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it was read already."""
+        return len(self._first) == self._size
+
     def readable(self) -> bool:
         """It is."""
         return True

@@ -40,7 +40,7 @@ _KMS: Final = "correct store.s3.kms_key_id, or enable the key"
 _AGAIN: Final = "the run can be repeated"
 
 _FROM_S3: Final = re.compile(r"Error performing|S3 error|credentials")
-_NOISE: Final = re.compile(r"\x1b\[\d+m|↳|\s+")
+_NOISE: Final = re.compile(r"(?:\x1b\[\d+m|↳|\s)+")
 _CODE: Final = re.compile(r"<Code>([\w.]+)</Code>")
 _MESSAGE: Final = re.compile(r"<Message>([^<]*)</Message>")
 _STATUS: Final = re.compile(r"status code:? (\d{3})\b")

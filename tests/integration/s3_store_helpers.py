@@ -16,7 +16,7 @@ from tests.production.services import AWS, s3_server
 from tests.s3_proxy import S3Proxy, s3_proxy
 
 BUCKET = "lake"
-PAGE = 100
+PAGE = 40
 """Keys in a page of a listing; those of AWS have 1,000."""
 
 
