@@ -88,7 +88,7 @@ UNUSED = {
 @pytest.mark.parametrize(
     ("expr", "expected"),
     [
-        ('sum by (le, job) (rate(a_bucket{job="x",instance=~"b|c"}[5m])) > on (job) group_left () d:e:f', {"a_bucket", "d:e:f"}),
+        ('sum by (le) (rate(a_bucket{job="x",i=~"b|c"}[5m])) > on (job) group_left () d:e', {"a_bucket", "d:e"}),
         ("histogram_quantile(0.99, sum(rate(a[$__rate_interval])))", {"a"}),
         ("time() - a offset 1d > 3 * 3600 and ignoring (window) b or vector(0)", {"a", "b"}),
         ("count(a unless on (c) d) or absent(up)", {"a", "d", "up"}),

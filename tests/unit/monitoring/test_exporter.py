@@ -28,6 +28,15 @@ def broken() -> float:
     raise OSError("the store is gone")
 
 
+def one_by_one(answers: list[Callable[[], float]]) -> Callable[[], float]:
+    """Do what is next at each call."""
+
+    def update() -> float:
+        return answers.pop(0)()
+
+    return update
+
+
 def values(exporter: Exporter) -> dict[str, float]:
     """Scrape; names with the group where there is one."""
     return {
@@ -52,7 +61,7 @@ def test_a_group_that_fails_takes_no_other_with_it() -> None:
 
 def test_what_was_seen_last_stays_for_a_while_and_is_left_out_then(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [lambda: 3.0, broken, lambda: 4.0]
-    exporter = Exporter([Group("one", lambda: answers.pop(0)())], refresh_s=1, stale_after_s=60)
+    exporter = Exporter([Group("one", one_by_one(answers))], refresh_s=1, stale_after_s=60)
     exporter.refresh()
     exporter.refresh()
     assert values(exporter)["rag_one"] == 3, "an error does not undo what was seen"
@@ -110,7 +119,7 @@ def test_a_look_is_repeated_until_the_end() -> None:
 
 def test_a_failure_is_logged_once_and_again_after_it_worked(caplog: pytest.LogCaptureFixture) -> None:
     answers = [broken, broken, lambda: 1.0, broken]
-    exporter = Exporter([Group("one", lambda: answers.pop(0)())], refresh_s=1, stale_after_s=60)
+    exporter = Exporter([Group("one", one_by_one(answers))], refresh_s=1, stale_after_s=60)
     for _ in range(4):
         exporter.refresh()
     assert [record.message for record in caplog.records] == [
