@@ -286,3 +286,18 @@ async def test_an_open_service_answers_to_no_other(host: str) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (421, "unknown_host")
     async with Edge().client() as client:
         assert (await client.get("/v1/things/7", headers={"Host": host})).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_the_latency_of_searches_is_that_of_searches_that_were_answered() -> None:
+    edge = Edge()
+
+    @edge.app.post("/v1/search")
+    async def search(body: list[str]) -> int:
+        return len(body)
+
+    async with edge.client() as client:
+        assert (await client.post("/v1/search", json=["a"])).status_code == 200
+        assert (await client.post("/v1/search", json={})).status_code == 422
+        assert (await client.post("/v1/json", json=["a"])).status_code == 200
+    assert edge.value("search_latency_seconds_count") == 1
