@@ -21,10 +21,13 @@ import yaml
 from rag_core.config import RagConfig, S3Source, SourceConfig
 from rag_core.config_checks import check_model, model_folder
 from rag_core.config_loader import LoadedConfig
-from rag_core.errors import ConfigError, PermanentError, SourceError
+from rag_core.config_store import StoreConfig
+from rag_core.errors import ConfigError, PermanentError, SourceError, StoreError
 from rag_core.sources.factory import open_source
 from rag_core.sources.s3 import S3Objects
 from rag_core.sources.s3_events import waiting_messages
+from rag_core.tables.s3_probe import probe
+from rag_core.tables.store import Store
 
 MIN_PYTHON = (3, 11)
 MIN_JAVA = 17
@@ -65,7 +68,7 @@ def run_doctor(loaded: LoadedConfig, env: Mapping[str, str] | None = None) -> li
         _python(),
         _java(env),
         _memory(),
-        _disk(config.store.root),
+        _store(config.store),
         *(finding for source in config.sources for finding in _source(source)),
         _model(config),
         _half_precision(),
@@ -152,9 +155,21 @@ def _container_limit() -> float:
     return float("inf")
 
 
+def _store(config: StoreConfig) -> Finding:
+    store = Store.of(config)
+    if store.is_local:
+        return _disk(config.root)
+    try:
+        encrypted = probe(store)
+    except StoreError as error:
+        return Finding("store", "fail", str(error), "docs/s3.md says what the store needs")
+    except OSError as error:
+        return Finding("store", "fail", f"{store.root}: {error}", "docs/s3.md says what the store needs")
+    said = f"{store.root}: can be listed, written (also under a condition), read and deleted; encryption: {encrypted}"
+    return Finding("store", "ok", said)
+
+
 def _disk(root: str) -> Finding:
-    if "://" in root:
-        return Finding("store", "ok", f"{root} is remote; it is reached when a run starts")
     folder = next(path for path in (Path(root), *Path(root).parents) if path.exists())
     remedy = "choose another store.root, or make the folder writable"
     try:

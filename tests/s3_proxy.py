@@ -85,6 +85,7 @@ class S3Proxy:
     asked: list[Asked] = field(default_factory=list)
     rules: list[Rule] = field(default_factory=list)
     before: Callable[[Asked], None] = lambda _: None
+    ignores_conditions: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -189,6 +190,8 @@ def s3_proxy(backend: str) -> Iterator[S3Proxy]:
                 headers = {k: v for k, v in asked.headers.items() if k not in _HOP | {"expect", "content-length"}}
                 connection.putrequest(asked.method, self.path, skip_host=True, skip_accept_encoding=True)
                 for name, value in headers.items():
+                    if proxy.ignores_conditions and name in {"if-none-match", "if-match"}:
+                        continue
                     connection.putheader(name, value)
                 connection.putheader("Content-Length", str(len(asked.body)))
                 connection.endheaders(asked.body)

@@ -8,6 +8,7 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from rag_core.tables.delta import SCHEMAS
 from rag_core.tables.store import Store
+from rag_core.tables.store_errors import errors_about
 
 _TARGET_FILE_BYTES = 128 * 1024 * 1024
 
@@ -36,16 +37,23 @@ def maintain(store: Store, tables: tuple[str, ...] = (*SCHEMAS, "vectors")) -> I
     that includes staged files of runs in progress.
     """
     for name in tables:
-        try:
-            table = DeltaTable(store.table_uri(name), storage_options=store.storage_options or None)
-        except TableNotFoundError:
-            continue
-        before = len(table.file_uris())
-        try:
-            table.optimize.compact(target_size=_TARGET_FILE_BYTES)
-        except CommitFailedError:  # a run replaced one of the files meanwhile; the next upkeep finds them again
-            table.update_incremental()
-        table.create_checkpoint()
-        # In full: what a run staged and never committed is in no version, so no log names it.
-        removed = table.vacuum(dry_run=False, full=True)
-        yield Upkeep(name, before, len(table.file_uris()), len(removed))
+        with errors_about(store, f"table {name}"):
+            done = _maintained(store, name)
+        if done is not None:
+            yield done
+
+
+def _maintained(store: Store, name: str) -> Upkeep | None:
+    try:
+        table = DeltaTable(store.table_uri(name), storage_options=store.storage_options or None)
+    except TableNotFoundError:
+        return None
+    before = len(table.file_uris())
+    try:
+        table.optimize.compact(target_size=_TARGET_FILE_BYTES)
+    except CommitFailedError:  # a run replaced one of the files meanwhile; the next upkeep finds them again
+        table.update_incremental()
+    table.create_checkpoint()
+    # In full: what a run staged and never committed is in no version, so no log names it.
+    removed = table.vacuum(dry_run=False, full=True)
+    return Upkeep(name, before, len(table.file_uris()), len(removed))

@@ -59,7 +59,7 @@ def start(
     err: Path = Path(os.devnull),
 ) -> ForkServerProcess:
     """Start a command; it is the caller's to wait for it."""
-    process = _context().Process(target=_be_rag, args=(list(arguments), dict(environment), out, err))
+    process = _context().Process(target=_be_rag, args=(list(arguments), dict(environment), Path.cwd(), out, err))
     process.start()
     return process
 
@@ -83,12 +83,13 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _be_rag(arguments: list[str], environment: dict[str, str], out: Path, err: Path) -> None:
+def _be_rag(arguments: list[str], environment: dict[str, str], folder: Path, out: Path, err: Path) -> None:
     """Turn the fork into a process like one that was started, and run the command."""
     for number, path in ((1, out), (2, err)):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(opened, number)
         os.close(opened)
+    os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     logging.getLogger().handlers.clear()
