@@ -215,7 +215,7 @@ def _handler(api: KubernetesApi) -> type[BaseHTTPRequestHandler]:
                 return
             try:
                 if fault is not None and isinstance(fault.how, int):
-                    raise ApiError(fault.how, "InternalError", "the server is currently unable to handle the request")
+                    raise ApiError(fault.how, "InternalError", fault.message)
                 if self.headers.get("Authorization") != f"Bearer {TOKEN}":
                     raise ApiError(401, "Unauthorized", "Unauthorized")
                 answer = api.answer(method, parts.path, dict(parse_qsl(parts.query)), json.loads(raw or "null"))

@@ -47,6 +47,7 @@ class ApiFault:
     path: str = ""  # a part of it
     how: Literal["drop", "lost_answer"] | int = 503
     times: int | None = 1
+    message: str = "the server is currently unable to handle the request"
 
 
 @dataclass

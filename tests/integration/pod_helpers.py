@@ -55,7 +55,9 @@ class Pods:
     def cluster(self) -> Cluster:
         return self.api.cluster
 
-    def configure(self, *, embedding: dict[str, Any] | None = None, **kubernetes: Any) -> PlatformResource:
+    def configure(
+        self, *, embedding: dict[str, Any] | None = None, source: Path | None = None, **kubernetes: Any
+    ) -> PlatformResource:
         """Write rag.yaml. Pods have no GPU and may not wait long."""
         data = self.root / "data"
         for folder in (self.root, data):
@@ -69,7 +71,7 @@ class Pods:
         }  # fmt: skip
         content = {
             "store": {"root": str(data)},
-            "sources": [{"name": "docs", "kind": "files", "root": str(self.root)}],
+            "sources": [{"name": "docs", "kind": "files", "root": str(source or self.root)}],
             "embedding": {"device": "cpu", "precision": "fp32", **(embedding or {}), "kubernetes": settings},
         }
         path = self.root / "rag.yaml"
@@ -92,7 +94,7 @@ class Pods:
                 found = [pod for pod in cluster.find("pods") if pod.get("status", {}).get("phase") == "Running"]
                 return found[0]["metadata"]["name"] if found else None
 
-            act(self.cluster.wait_for(running))
+            act(self.cluster.wait_for(running, 300.0))
 
         threading.Thread(target=wait, daemon=True).start()
 

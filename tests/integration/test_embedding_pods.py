@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from dagster._core.errors import DagsterExecutionInterruptedError  # what a cancelled run raises; not exported
+from typer.testing import CliRunner
 
-from rag_core.errors import PermanentError, TransientError
+from rag_assets.cli.app import app
+from rag_core.errors import ConfigError, PermanentError, TransientError
 from resources.kubernetes_pods import ApiUnreachableError
 from tests.integration.pod_helpers import TEXTS, Pods, embed, manifest_of, pods_world, put_vectors, user_id
 from tests.kubernetes_api import ApiFault, PodFault
@@ -254,6 +257,24 @@ def test_a_pod_that_the_api_refuses(world: Pods) -> None:
     ran = run(world, patch={"spec": {"dnsPolicy": 7}})
     assert isinstance(ran.error, PermanentError)
     assert "the Kubernetes API refuses to create pods" in ran.said and "spec.dnsPolicy" in ran.said
+
+
+def test_a_quota_that_is_used_up_may_pass(world: Pods) -> None:
+    why = 'pods "rag-embedding-x" is forbidden: exceeded quota: gpus, requested: 1, used: 4, limited: 4'
+    world.cluster.api_faults.append(ApiFault("POST", "/pods", 403, message=why))
+    ran = run(world)
+    assert type(ran.error) is TransientError and "exceeded quota: gpus" in ran.said
+
+
+def test_the_pod_is_printed_and_the_api_asked_without_making_one(world: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform = world.configure(user_id=user_id())
+    monkeypatch.setenv("RAG_CONFIG", platform.config_path)
+    done = CliRunner().invoke(app, ["embedding-pod", "docs__00", "docs__01", "--ask-server"])
+    assert done.exit_code == 0, done.output
+    assert yaml.safe_load(done.stdout)["metadata"]["labels"]["rag-assets/partition"] == "docs__00-and-1-more"
+    assert "would take it in namespace rag" in done.stderr and world.pods() == []
+    wrong = CliRunner().invoke(app, ["embedding-pod", "nothing__00"])
+    assert isinstance(wrong.exception, ConfigError)
 
 
 def test_a_cancelled_run_deletes_its_pod(world: Pods) -> None:

