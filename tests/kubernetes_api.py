@@ -221,7 +221,7 @@ def _handler(api: KubernetesApi) -> type[BaseHTTPRequestHandler]:
                 answer = api.answer(method, parts.path, dict(parse_qsl(parts.query)), json.loads(raw or "null"))
             except ApiError as error:
                 answer = (error.code, error.body())
-            if fault is not None:  # lost_answer
+            if fault is not None and fault.how == "lost_answer":
                 self.close_connection = True
                 return
             with suppress(BrokenPipeError, ConnectionResetError):
