@@ -1,9 +1,9 @@
 """The orchestrator's end of Dagster Pipes with a pod: messages come by S3, or by its log if the store is a folder."""
 
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from rag_core.tables.store import Store
 from resources.kubernetes_pods import PodApi
 
 _DRAIN_S: Final = 30.0  # for the end of a log, after its pod
+_GONE_S: Final = 3.0  # for it to notice that it is over
 _RECONNECT_S: Final = 1.0
 
 
@@ -76,12 +77,18 @@ class LogMessages(PipesK8sPodLogsMessageReader):
     def __init__(self, on_progress: Progress) -> None:
         self._on_progress = on_progress
         self._thread: threading.Thread | None = None
+        self._is_over = threading.Event()
 
     @contextmanager
     def read_messages(self, handler: Any) -> Iterator[Any]:
         """Read messages, as the base class does, and look at each."""
         with super().read_messages(telling_progress(handler, self._on_progress)) as params:
-            yield params
+            try:
+                yield params
+            finally:
+                self._is_over.set()  # from here on there is nobody to tell
+                if self._thread is not None:
+                    self._thread.join(_GONE_S)
 
     def follow(self, context: dg.OpExecutionContext, api: PodApi, name: str) -> None:
         """Begin to read the log, beside whoever watches the pod: a log that is stuck must not hide that it failed."""
@@ -95,15 +102,25 @@ class LogMessages(PipesK8sPodLogsMessageReader):
             self._thread.join(_DRAIN_S)
 
     def _read(self, context: dg.OpExecutionContext, api: PodApi, name: str) -> None:
-        def stream(pod: str, namespace: str, **options: Any) -> Iterator[bytes]:
-            # Named: a pod with an injected sidecar has no log of its own.
-            yield from api.core.read_namespaced_pod_log(pod, namespace, container=WORKER, **options)
-            if pod_state(api.read(pod), api.config).phase == "running":
-                time.sleep(_RECONNECT_S)
-                raise ConnectionError(f"the log of pod {pod} ended before the pod")
-
+        core: Any = SimpleNamespace(read_namespaced_pod_log=partial(self._lines, api))
         try:
-            core: Any = SimpleNamespace(read_namespaced_pod_log=stream)
             self.consume_pod_logs(context, core, name, api.namespace)
         except Exception as error:  # noqa: BLE001 - the log is for people; whether the job is done, the store says
-            context.log.warning(f"the log of embedding pod {name} cannot be read any further: {error}")
+            if not self._is_over.is_set():
+                context.log.warning(f"the log of embedding pod {name} cannot be read any further: {error}")
+
+    def _lines(self, api: PodApi, pod: str, namespace: str, **options: Any) -> Iterator[bytes]:
+        try:
+            # Named: a pod with an injected sidecar has no log of its own.
+            for piece in api.core.read_namespaced_pod_log(pod, namespace, container=WORKER, **options):
+                if self._is_over.is_set():
+                    return
+                yield piece
+            if pod_state(api.read(pod), api.config).phase != "running":
+                return
+            why: Exception = ConnectionError(f"the log of pod {pod} ended before the pod")
+        except Exception as error:  # noqa: BLE001 - as in _read
+            why = error
+        # Raised again, the reader asks anew, a few times; where it is over, nobody may be told of it any more.
+        if not self._is_over.wait(_RECONNECT_S):
+            raise why

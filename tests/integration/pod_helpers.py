@@ -67,7 +67,8 @@ class Pods:
             "image": "rag/worker:1",
             "kubeconfig": str(write_kubeconfig(self.root / "kubeconfig", self.api.url, NAMESPACE)),
             "gpus": 0, "requests": {}, "limits": {}, "poll_s": 0.05, "unreachable_s": 5, "refused_s": 0.4,
-            "store_volume": {"host_path": str(data)}, **kubernetes,
+            "store_volume": {"host_path": str(data)}, "patch": {"spec": {"terminationGracePeriodSeconds": 1}},
+            **kubernetes,
         }  # fmt: skip
         content = {
             "store": {"root": str(data)},
