@@ -16,7 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-Fault = Literal["500", "503", "403", "expired", "silence", "torn_request", "torn_answer", "lost_answer", "refused"]
+Fault = Literal[
+    "500", "503", "403", "409", "expired", "silence", "torn_request", "torn_answer", "lost_answer", "refused"
+]
 
 _SILENCE_S: Final = 30.0
 _HOP: Final = frozenset({"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade"})
@@ -24,6 +26,11 @@ _REFUSALS: Final = {
     "500": (500, "InternalError", "We encountered an internal error. Please try again."),
     "503": (503, "SlowDown", "Please reduce your request rate."),
     "403": (403, "AccessDenied", "Access Denied"),
+    "409": (
+        409,
+        "ConditionalRequestConflict",
+        "The conditional request cannot succeed due to a conflicting operation.",
+    ),
     "expired": (400, "ExpiredToken", "The provided token has expired."),
 }
 

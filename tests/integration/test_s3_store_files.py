@@ -73,7 +73,7 @@ def test_parquet_is_read_in_parts(world: S3World) -> None:
 
 @pytest.mark.parametrize("fault", PASSING)
 def test_what_passes_is_tried_again(world: S3World, fault: Fault) -> None:
-    store = world.store()
+    store = world.store(request_timeout_s=1)
     put = world.proxy.spoil(fault, lambda asked: asked.kind == "PutObject")
     write_file(store, "a", b"content")
     get = world.proxy.spoil(fault, lambda asked: asked.kind == "GetObject")
@@ -252,7 +252,7 @@ def test_a_lease_is_waited_for_and_given_back(world: S3World) -> None:
         held.check()
 
 
-@pytest.mark.parametrize("fault", ["lost_answer", "torn_request", "503"])
+@pytest.mark.parametrize("fault", ["lost_answer", "torn_request", "503", "409"])
 def test_a_lease_is_taken_though_the_answer_was_lost(world: S3World, fault: Fault) -> None:
     store = world.store()
     for _ in range(2):  # when there was none, and when one was given back

@@ -64,7 +64,7 @@ def test_a_commit_asks_that_its_version_is_not_there(world: S3World) -> None:
     assert content(store) == expected({"u": (KEYS[0], 1)})
 
 
-@pytest.mark.parametrize("fault", ["500", "503", "torn_request", "torn_answer", "lost_answer", "refused"])
+@pytest.mark.parametrize("fault", ["500", "503", "409", "torn_request", "torn_answer", "lost_answer", "refused"])
 @pytest.mark.parametrize("replaces", [False, True])
 def test_a_commit_is_made_once(world: S3World, fault: Fault, replaces: bool) -> None:
     store = world.store()
@@ -167,7 +167,7 @@ def test_writers_of_many_partitions_at_once(world: S3World) -> None:
     assert newest_version(store, "embeddings") == 6
 
 
-@pytest.mark.parametrize("fault", ["lost_answer", "torn_request", "503"])
+@pytest.mark.parametrize("fault", ["lost_answer", "torn_request", "503", "409"])
 def test_rows_of_a_log_are_appended_once(world: S3World, fault: Fault) -> None:
     store = world.store()
     append_rows(store, LOG, [row(1)])
@@ -234,7 +234,7 @@ def test_an_append_that_others_outrun_is_made_at_last(world: S3World) -> None:
     ],
 )
 def test_what_an_operator_reads_of_a_table(world: S3World, fault: Fault, kind: type, words: str) -> None:
-    store = world.store()
+    store = world.store(request_timeout_s=1)
     world.proxy.spoil(fault, lambda _asked: True, times=None)
     with pytest.raises(kind, match=words) as caught:
         TableSlice.newest(store, LOG)
