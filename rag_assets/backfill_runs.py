@@ -33,6 +33,7 @@ from rag_core.backfill.state import Backfill, Outcome, Settings
 from rag_core.config_loader import LoadedConfig
 from rag_core.packing import Pack
 from rag_core.partitions import source_of
+from rag_core.tables.locks import LEASE_S, exclusive
 from rag_core.tables.store import Store
 
 BACKFILL_TAG: Final = "rag/backfill"
@@ -190,6 +191,8 @@ def run_backfill(
     store, config = Store.of(loaded.config.store), loaded.config
     after = RunSummary()
     with code_location(loaded, overrides) as (defs, instance), ExitStack() as stack:
+        if not store.is_local:  # other machines may share it; a lease of a process that was killed ends meanwhile
+            stack.enter_context(exclusive(store, f"backfills/{backfill.id}", timeout_s=LEASE_S + 5.0))
         backfill = resumed(store, instance, backfill) if resume else claim(store, backfill)
         executor: InProcess | Queue
         if backfill.settings.submit:

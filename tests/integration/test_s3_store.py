@@ -16,8 +16,8 @@ from tests.integration.pipeline_helpers import Platform, search_json
 from tests.integration.s3_store_helpers import BUCKET, S3World, s3_world
 from tests.production.services import upload
 
-CORPUS = REPO / "examples" / "corpus" / "finance"
-QUESTION = "What is the travel reimbursement rate?"
+CORPUS = REPO / "examples" / "corpus" / "mail"
+QUESTION = "When is the family day?"
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,9 @@ def test_the_same_index_from_s3_and_from_folders(
     store = {"root": f"s3://{BUCKET}/store", "s3": {"endpoint_url": world.proxy.url}}
     remote = Platform(tmp_path / "remote", [source], {"store": store})
     local = Platform(tmp_path / "local", [{"name": "handbook", "kind": "files", "root": str(CORPUS)}])
+    workers = remote.store.local_path("work", "resident")
+    workers.parent.mkdir(parents=True)
+    workers.symlink_to((local.root / "data" / "work" / "resident").resolve())  # both use one worker
     try:
         commits = world.proxy.spoil("lost_answer", lambda asked: asked.is_commit and "/embeddings/" in asked.path)
         slow = world.proxy.spoil("503", lambda asked: asked.kind == "PutObject", times=5)
