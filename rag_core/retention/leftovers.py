@@ -12,6 +12,7 @@ from rag_core.config import RagConfig
 from rag_core.reports.pages import FOLDER, LATEST, safe_name
 from rag_core.reports.publication_page import PUBLICATIONS
 from rag_core.tables.delta import TableSlice
+from rag_core.tables.files import PART
 from rag_core.tables.store import Store
 
 LEFT_AFTER: Final = timedelta(days=7)
@@ -45,6 +46,7 @@ def clear_leftovers(store: Store, config: RagConfig, *, now: datetime, alive: Co
     # Put back, a source is looked at for the first time again: its documents were removed with it.
     sources = {source.name for source in config.sources}
     yield Cleared(_LOOKS, files.remove([one for one in files.folders(_LOOKS) if one.base_name not in sources]))
+    yield Cleared("work", files.remove([one for one in files.parts("work") if files.age(one, now) > LEFT_AFTER]))
     yield Cleared(PUBLICATIONS, files.remove(_pages_without_verdict(store, files)))
     yield Cleared(f"{FOLDER}/sources", files.remove(_old_source_pages(config, files, now)))
 
@@ -73,6 +75,7 @@ class _Files:
 
     def __init__(self, store: Store) -> None:
         self._filesystem, self._root = store.filesystem()
+        self._is_local = store.is_local
 
     def folders(self, folder: str) -> list[pafs.FileInfo]:
         """List the folders in a folder; none if it is not there."""
@@ -81,6 +84,13 @@ class _Files:
     def files(self, folder: str) -> list[pafs.FileInfo]:
         """List the files in a folder; none if it is not there."""
         return [one for one in self._infos(folder) if one.type == pafs.FileType.File]
+
+    def parts(self, folder: str) -> list[pafs.FileInfo]:
+        """List the files below a folder that were being written when their process ended; in S3 there are none."""
+        if not self._is_local:
+            return []
+        selector = pafs.FileSelector(f"{self._root.rstrip('/')}/{folder}", recursive=True, allow_not_found=True)
+        return [one for one in self._filesystem.get_file_info(selector) if one.path.endswith(PART)]
 
     def age(self, info: pafs.FileInfo, now: datetime) -> timedelta:
         """Return how long ago a file, or the newest file of a folder, was written; an empty folder counts as new."""

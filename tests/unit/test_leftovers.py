@@ -41,10 +41,13 @@ def test_only_work_of_dead_runs_goes(tmp_path: Path) -> None:
         "work/alerts.json": 100,
         "work/looks/a/snapshot": 100,
         "work/looks/gone/snapshot": 1,
+        "work/looks/a/current.json.0a1b2c3d.part": 8,
+        "work/looks/a/current.json.4e5f6a7b.part": 1,
     }.items():
         _file(tmp_path, path, days=days)
     removed = _clear(tmp_path, config_of(), "alive")
-    assert removed == {"work/embedding/dead", "work/spark/dead", "work/looks/gone"}
+    cut_off = "work/looks/a/current.json.0a1b2c3d.part"
+    assert removed == {"work/embedding/dead", "work/spark/dead", "work/looks/gone", cut_off}
     left = {str(path.relative_to(tmp_path)) for path in (tmp_path / "work").rglob("*") if path.is_file()}
     assert left == {
         "work/embedding/alive/items.parquet",
@@ -52,6 +55,7 @@ def test_only_work_of_dead_runs_goes(tmp_path: Path) -> None:
         "work/index/rag_1/a__00",
         "work/alerts.json",
         "work/looks/a/snapshot",
+        "work/looks/a/current.json.4e5f6a7b.part",
     }
     assert _clear(tmp_path, config_of(), "alive") == set()
 
