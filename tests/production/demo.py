@@ -59,7 +59,7 @@ class Shape:
     def chunks(self) -> dict[str, str]:
         """Return the text of each chunk by its id."""
         lines = self.rag("inspect", "chunks", "--json").splitlines()
-        return {row["chunk_id"]: row["text_hash"] for row in map(json.loads, lines)}
+        return {row["chunk_id"]: row["text"] for row in map(json.loads, lines)}
 
     def hits(self, question: str) -> list[tuple[str, float]]:
         """Return the ids and scores of what a question finds by meaning."""

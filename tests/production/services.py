@@ -164,9 +164,8 @@ def postgres(folder: Path, database: str = "dagster") -> Iterator[str]:
     if user:
         shutil.chown(data, "postgres", "postgres")
         for parent in data.parents:
-            if parent == Path("/") or parent.stat().st_mode & 0o001:
-                break
-            parent.chmod(parent.stat().st_mode | 0o011)
+            if not parent.stat().st_mode & 0o001:  # a temporary folder, which that user must pass through
+                parent.chmod(parent.stat().st_mode | 0o011)
     initialise = [*user, str(programs / "initdb"), "-D", str(data), "-U", "dagster", "--auth=trust", "--no-sync"]
     subprocess.run(initialise, check=True, capture_output=True)
 
