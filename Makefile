@@ -55,8 +55,9 @@ bench: $(STAMP) ## chunking and embedding against their peers, on the example co
 	$(VENV)/bin/python -m benchmarks.chunking
 	$(VENV)/bin/python -m benchmarks.embedding --chunks 400
 
-docs: $(STAMP) ## regenerate the configuration reference
+docs: $(STAMP) ## regenerate the configuration reference, the tables of metrics and the dashboards
 	$(VENV)/bin/python -m rag_core.config_reference
+	$(VENV)/bin/python -m deploy.monitoring.build
 
 clean: ## remove the environment and the example's store
 	rm -rf $(VENV) data

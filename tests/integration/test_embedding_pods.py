@@ -71,7 +71,7 @@ def test_a_secret_that_is_missing(world: Pods) -> None:
     assert 'CreateContainerConfigError: secret "rag-s3" not found; create the secret' in ran.said
 
 
-def test_a_secret_that_comes_a_little_later_is_waited_for(world: Pods) -> None:
+def test_a_secret_becomes_variables_of_the_worker(world: Pods) -> None:
     platform = world.configure(user_id=user_id(), env_from_secrets=["rag-s3"], refused_s=30)
     world.cluster.secrets["rag", "rag-s3"] = {"KEY": "v"}
     address = manifest_of(platform)
