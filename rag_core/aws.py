@@ -15,6 +15,10 @@ from rag_core.errors import PermanentError
 _BODY_TRIES: Final = 3  # boto3 repeats a request by itself, but not the reading of an answer that breaks off
 
 GONE: Final = frozenset({"NoSuchKey", "404", "NotFound"})
+"""Codes of an object that is not there."""
+REFUSED: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
+"""Codes of a write whose condition does not hold."""
+
 # Refusals with a status of the 400s that another try may get past; all others of those are for good.
 _PASSING: Final = frozenset(
     {
@@ -68,6 +72,10 @@ class Trouble:
     code: str
     message: str
     passes: bool
+
+    def told(self, what: str, remedy: str | None) -> str:
+        """Write it as a sentence about something, with what to do."""
+        return f"{what}: {self.code}: {self.message}" + (f"; {remedy}" if remedy else "")
 
 
 def client(endpoint: Endpoint) -> Any:

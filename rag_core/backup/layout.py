@@ -13,6 +13,7 @@ import pyarrow.fs as pafs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rag_core.errors import PermanentError
+from rag_core.tables.files import list_folder, read_file
 from rag_core.tables.store import Store
 
 _SNAPSHOTS: Final = "snapshots"
@@ -123,9 +124,7 @@ def snapshot_path(name: str) -> str:
 
 def snapshot_names(backup: Store) -> list[str]:
     """List the snapshots, the oldest first; empty if there is no backup."""
-    filesystem, root = backup.filesystem()
-    selector = pafs.FileSelector(f"{root}/{_SNAPSHOTS}", allow_not_found=True)
-    names = (info.base_name for info in filesystem.get_file_info(selector))
+    names = (info.base_name for info in list_folder(backup, _SNAPSHOTS))
     return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
 
@@ -140,11 +139,8 @@ def read_snapshot(backup: Store, name: str = "") -> Snapshot:
     if wanted not in names:
         has = ", ".join(names[-5:]) or "none"
         raise PermanentError(f"backup at {backup.root}: no snapshot {wanted or 'at all'}; it has {has}")
-    filesystem, root = backup.filesystem()
-    with filesystem.open_input_stream(f"{root}/{snapshot_path(wanted)}") as source:
-        text = source.read()
     try:
-        return Snapshot.model_validate_json(text)
+        return Snapshot.model_validate_json(read_file(backup, snapshot_path(wanted)) or b"")
     except ValidationError as error:
         raise PermanentError(
             f"backup at {backup.root}: the list of snapshot {wanted} cannot be read: {error}; take another snapshot"
@@ -153,8 +149,6 @@ def read_snapshot(backup: Store, name: str = "") -> Snapshot:
 
 def blobs(backup: Store) -> Iterator[pafs.FileInfo]:
     """List the blobs that are there, whole."""
-    filesystem, root = backup.filesystem()
-    selector = pafs.FileSelector(f"{root}/{_BLOBS}", recursive=True, allow_not_found=True)
-    for info in filesystem.get_file_info(selector):
+    for info in list_folder(backup, _BLOBS, recursive=True):
         if info.type == pafs.FileType.File and "." not in info.base_name:
             yield info

@@ -4,14 +4,12 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-import pyarrow.fs as pafs
-from deltalake import DeltaTable
-
 from rag_core.backup.copying import copy, digest, each
 from rag_core.backup.layout import FileEntry, Snapshot, TableEntry, blob_path
 from rag_core.errors import PermanentError
-from rag_core.reports.pages import read_text, write_text
 from rag_core.stages.common import Progress, no_progress
+from rag_core.tables.files import list_folder, read_file, remove_file, write_file
+from rag_core.tables.handles import open_table
 from rag_core.tables.store import Store
 
 # Says which snapshot is being brought back; as long as it is there, the store is not whole.
@@ -50,7 +48,7 @@ def restore(backup: Store, snapshot: Snapshot, store: Store, *, on_progress: Pro
         PermanentError: The store has tables, or a blob is missing or damaged; nothing was deleted.
     """
     _require_empty(store, snapshot)
-    write_text(store, _MARK, json.dumps({"snapshot": snapshot.name, "backup": backup.root}))
+    write_file(store, _MARK, json.dumps({"snapshot": snapshot.name, "backup": backup.root}).encode())
     data = [(table, file) for table in snapshot.tables for file in table.data]
     log = [(table, file) for table in snapshot.tables for file in table.log]
 
@@ -63,12 +61,11 @@ def restore(backup: Store, snapshot: Snapshot, store: Store, *, on_progress: Pro
             pass
     if problems := list(_differences(store, snapshot)):
         raise PermanentError(f"restoration of {snapshot.name} into {store.root}: " + "; ".join(problems))
-    filesystem, root = store.filesystem()
-    filesystem.delete_file(f"{root}/{_MARK}")
+    remove_file(store, _MARK)
 
 
 def _require_empty(store: Store, snapshot: Snapshot) -> None:
-    mark = read_text(store, _MARK)
+    mark = read_file(store, _MARK)
     if mark is not None:
         under_way = str(json.loads(mark)["snapshot"])
         if under_way == snapshot.name:
@@ -76,9 +73,7 @@ def _require_empty(store: Store, snapshot: Snapshot) -> None:
         raise PermanentError(
             f"store {store.root}: the restoration of snapshot {under_way} was cut off there; end it, or empty the store"
         )
-    filesystem, root = store.filesystem()
-    selector = pafs.FileSelector(f"{root}/tables", allow_not_found=True)
-    if tables := sorted(info.base_name for info in filesystem.get_file_info(selector)):
+    if tables := sorted(info.base_name for info in list_folder(store, "tables")):
         raise PermanentError(
             f"store {store.root} has tables ({', '.join(tables[:4])}, ...); a snapshot is restored into an empty "
             f"store: move its folder `tables` away, or set store.root to a new place"
@@ -98,7 +93,7 @@ def _bring(backup: Store, table: TableEntry, file: FileEntry, store: Store) -> N
             f"backup at {backup.root}: the blob of {table.name}/{file.path} is not there; take an older snapshot"
         ) from error
     if found != file.sha256:
-        filesystem.delete_file(f"{root}/{path}")
+        remove_file(store, path)
         raise PermanentError(
             f"backup at {backup.root}: the blob of {table.name}/{file.path} is damaged; take an older snapshot"
         )
@@ -107,7 +102,7 @@ def _bring(backup: Store, table: TableEntry, file: FileEntry, store: Store) -> N
 def _differences(store: Store, snapshot: Snapshot) -> Iterator[str]:
     """Compare the tables, as delta-rs reads them, with the snapshot's list."""
     for wanted in snapshot.tables:
-        table = DeltaTable(store.table_uri(wanted.name), storage_options=store.storage_options or None)
+        table = open_table(store, wanted.name)
         actions = table.get_add_actions(flatten=True)
         files, rows = set(actions.column("path").to_pylist()), sum(actions.column("num_records").to_pylist())
         if table.version() != wanted.version:

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import pyarrow.fs as pafs
-from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from rag_core.backup.copying import copy, digest, each
@@ -28,9 +27,10 @@ from rag_core.backup.layout import (
     snapshot_path,
 )
 from rag_core.errors import PermanentError
-from rag_core.reports.pages import write_text
 from rag_core.stages.common import Progress, no_progress
 from rag_core.tables.delta import SCHEMAS
+from rag_core.tables.files import list_folder, remove_file, write_file
+from rag_core.tables.handles import open_table
 from rag_core.tables.store import Store
 
 _TABLES: Final = (*reversed(SCHEMAS), "vectors")
@@ -101,7 +101,7 @@ def take(store: Store, backup: Store, *, now: datetime, on_progress: Progress = 
         store_root=store.root,
         tables=tuple(_entry(table, known) for table in tables),
     )
-    write_text(backup, snapshot_path(snapshot.name), snapshot.model_dump_json(indent=1))
+    write_file(backup, snapshot_path(snapshot.name), snapshot.model_dump_json(indent=1).encode())
     return Taken(snapshot, len(new), sum(file.size_bytes for file in new))
 
 
@@ -111,17 +111,16 @@ def give_up_old(backup: Store, *, keep: int, now: datetime) -> tuple[list[str], 
     Returns:
         Names of the snapshots, and how many blobs were removed.
     """
-    filesystem, root = backup.filesystem()
     names = snapshot_names(backup)
     left, gone = names[-keep:], names[:-keep]
     needed = {sha256 for name in left for sha256 in read_snapshot(backup, name).files}
     for name in gone:
-        filesystem.delete_file(f"{root}/{snapshot_path(name)}")
+        remove_file(backup, snapshot_path(name))
     old = now - _UNNAMED_BLOBS_STAY
     removed = 0
     for info in blobs(backup):
         if info.base_name not in needed and info.mtime < old:
-            filesystem.delete_file(info.path)
+            remove_file(backup, blob_path(info.base_name))
             removed += 1
     return gone, removed
 
@@ -129,7 +128,7 @@ def give_up_old(backup: Store, *, keep: int, now: datetime) -> tuple[list[str], 
 def _opened(store: Store) -> Iterator[_Opened]:
     for name in _TABLES:
         try:
-            table = DeltaTable(store.table_uri(name), storage_options=store.storage_options or None)
+            table = open_table(store, name)
         except TableNotFoundError:
             continue
         actions = table.get_add_actions(flatten=True)
@@ -144,9 +143,7 @@ def _opened(store: Store) -> Iterator[_Opened]:
 
 def _log_files(store: Store, table: str, version: int) -> Iterator[_Source]:
     """List commits and checkpoints up to a version; `_last_checkpoint` may name a later one, and is not needed."""
-    filesystem, root = store.filesystem()
-    folder = f"tables/{table}/_delta_log"
-    for info in filesystem.get_file_info(pafs.FileSelector(f"{root}/{folder}", allow_not_found=True)):
+    for info in list_folder(store, f"tables/{table}/_delta_log"):
         number = info.base_name.partition(".")[0]
         if info.type == pafs.FileType.File and number.isdigit() and int(number) <= version:
             yield _Source(table, f"_delta_log/{info.base_name}", info.size, info.mtime_ns)

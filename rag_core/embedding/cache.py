@@ -20,6 +20,7 @@ from rag_core import schemas
 from rag_core.embedding.key_index import KeyArray, KeyIndex, as_keys
 from rag_core.errors import PermanentError, StoreError, TransientError
 from rag_core.tables.dataset import dataset_of
+from rag_core.tables.handles import open_table
 from rag_core.tables.landing import append_once
 from rag_core.tables.store import Store
 from rag_core.tables.store_errors import errors_about
@@ -183,9 +184,7 @@ class VectorCache:
         def load() -> DeltaTable | None:
             try:
                 if self._table is None:
-                    self._table = DeltaTable(
-                        self._store.table_uri(TABLE), storage_options=self._store.storage_options or None
-                    )
+                    self._table = open_table(self._store, TABLE)
                 else:
                     self._table.update_incremental()
             except TableNotFoundError:

@@ -7,22 +7,22 @@ worker's.
 import argparse
 import logging
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from rag_core.aws import client
+from pyarrow.fs import FileType
+
+from rag_core.backup.copying import copy
 from rag_core.config_store import S3Config
 from rag_core.embedding.manifest import read_manifest
 from rag_core.embedding.model import MODEL_FOLDER_ENV, resolve_model
 from rag_core.embedding.worker import EXIT_PERMANENT, EXIT_TRANSIENT, classified
-from rag_core.errors import ConfigError, FingerprintMismatchError, PermanentError, RagError, TransientError
-from rag_core.sources.aws import errors_about
-from rag_core.tables.s3_access import endpoint
+from rag_core.errors import ConfigError, FingerprintMismatchError, PermanentError, RagError
+from rag_core.tables.files import list_folder
+from rag_core.tables.store import Store
 
-_BLOCK: Final = 8 << 20
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -33,42 +33,22 @@ def fetch_model(source: str, folder: Path, s3: S3Config) -> int:
         Bytes copied.
 
     Raises:
-        ConfigError: There is nothing.
-        SourceError: S3 fails; SourceRefusedError, for good.
+        ConfigError: There is nothing, or a key that is no path inside the folder.
+        StoreError: S3 fails; StoreRefusedError, for good.
     """
-    bucket, _, prefix = source.removeprefix("s3://").partition("/")
-    prefix = prefix.rstrip("/") + "/" if prefix else ""
-    copied = files = 0
-    with errors_about(f"the model at {source}"):
-        s3_client = client(endpoint(s3))
-        for page in s3_client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            for found in page.get("Contents", []):
-                relative = found["Key"].removeprefix(prefix)
-                if relative and not relative.endswith("/"):
-                    copied += _copy(s3_client, bucket, found["Key"], folder / relative)
-                    files += 1
-    if not files:
+    model, here = Store(source, s3), Store(str(folder))
+    _, root = model.filesystem()
+    found = [info for info in list_folder(model, "", recursive=True) if info.type == FileType.File]
+    if not found:
         raise ConfigError(
             f"embedding.kubernetes.model.copy_from: there is nothing at {source}; expected a model folder"
         )
-    return copied
-
-
-def _copy(s3_client: Any, bucket: str, key: str, target: Path) -> int:
-    if not target.resolve().is_relative_to(target.parent.resolve()):
-        raise ConfigError(f"s3://{bucket}/{key}: not a name of a file")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    answer = s3_client.get_object(Bucket=bucket, Key=key)
-    with part.open("wb") as file:
-        shutil.copyfileobj(answer["Body"], file, _BLOCK)
-    size = part.stat().st_size
-    if size != answer["ContentLength"]:
-        raise TransientError(
-            f"s3://{bucket}/{key} ended after {size:,} of {answer['ContentLength']:,} bytes; run again"
-        )
-    part.replace(target)
-    return size
+    for info in found:
+        path = info.path.removeprefix(f"{root}/")
+        if ".." in path.split("/"):
+            raise ConfigError(f"s3://{info.path}: not a path inside of the model's folder")
+        copy(model, path, here, path)
+    return sum(info.size for info in found)
 
 
 def main(argv: list[str] | None = None) -> int:

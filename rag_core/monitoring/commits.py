@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from rag_core.tables.delta import ensure_table
-from rag_core.tables.handles import HANDLES
+from rag_core.tables.delta import newest_table
 from rag_core.tables.store import Store
 
 WORKER: Final = "worker"
@@ -51,7 +50,7 @@ class NewCommits:
 
         After a long silence the newest 200 are given.
         """
-        with HANDLES.newest(self._store, self._table, lambda: ensure_table(self._store, self._table)) as table:
+        with newest_table(self._store, self._table) as table:
             version, known = int(table.version()), self._version
             is_first = known is None
             # one that was made anew begins at 0 again

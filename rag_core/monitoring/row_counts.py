@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rag_core.partitions import source_of
-from rag_core.tables.delta import LANES, PARTITIONED, ensure_table
-from rag_core.tables.handles import HANDLES
+from rag_core.tables.delta import LANES, PARTITIONED, newest_table
 from rag_core.tables.store import Store
 
 _STATUS = "status"
@@ -64,7 +63,7 @@ class RowCounts:
         return Counter(pq.read_table(path, columns=[_STATUS], filesystem=filesystem)[_STATUS].to_pylist())
 
     def _files(self, table: str) -> list[_File]:
-        with HANDLES.newest(self._store, table, lambda: ensure_table(self._store, table)) as current:
+        with newest_table(self._store, table) as current:
             actions = pa.table(current.get_add_actions(flatten=True))
         columns = {name: actions[name].to_pylist() for name in actions.column_names}
         empty = [""] * actions.num_rows

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from rag_core import ids
 from rag_core.retrieval.visible import AccessMap
 from rag_core.tables.dataset import dataset_of
-from rag_core.tables.followed import FollowedTable, state_of
+from rag_core.tables.delta import newest_table, state_of
 from rag_core.tables.store import Store
 
 _LOGGER = logging.getLogger(__name__)
@@ -37,7 +37,6 @@ class LabelReader:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._followed = FollowedTable(store, "documents")
         self._state: tuple[str, int] | None = None
         self._files: dict[str, frozenset[_Labelled]] = {}
         self._map = AccessMap()
@@ -52,14 +51,13 @@ class LabelReader:
             PermanentError: An earlier version of the program wrote the table.
             OSError: The store cannot be read; what was read before is kept for the next look.
         """
-        table = self._followed.newest()
-        state = state_of(table)
-        if state != self._state:
-            self._files = self._read_new(
-                table, {} if self._state is None or state[0] != self._state[0] else self._files
-            )
-            self._map = _joined(self._files)
-            self._state = state
+        with newest_table(self._store, "documents") as table:
+            state = state_of(table)
+            if state != self._state:
+                is_another = self._state is None or state[0] != self._state[0]
+                self._files = self._read_new(table, {} if is_another else self._files)
+                self._map = _joined(self._files)
+                self._state = state
         return self._map
 
     def _read_new(self, table: DeltaTable, known: dict[str, frozenset[_Labelled]]) -> dict[str, frozenset[_Labelled]]:

@@ -60,5 +60,4 @@ def errors_about(what: str, *, may_be_gone: bool = False) -> Iterator[None]:
 
 def _error(what: str, trouble: Trouble) -> SourceError:
     kind = SourceError if trouble.passes else SourceRefusedError
-    remedy = _REMEDIES.get(trouble.code)
-    return kind(f"{what}: {trouble.code}: {trouble.message}" + (f"; {remedy}" if remedy else ""))
+    return kind(trouble.told(what, _REMEDIES.get(trouble.code)))

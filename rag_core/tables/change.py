@@ -146,8 +146,7 @@ class StagingWriter:
         for _path, sink, _writer, _rows in self._open.values():
             sink.abort()
         self._open.clear()
-        with suppress(StoreError):  # what is left is removed by upkeep; the error that led here counts
-            remove_staged(self._store, self._table, self._files)
+        remove_staged(self._store, self._table, self._files)
 
 
 def stage(
@@ -162,9 +161,10 @@ def stage(
 
 
 def remove_staged(store: Store, table: str, files: Iterable[StagedFile]) -> None:
-    """Delete staged files that will not be committed."""
-    for file in files:
-        remove_file(store, f"tables/{table}/{file.path}")
+    """Delete staged files that no version names; what cannot be deleted now is left to upkeep."""
+    with suppress(StoreError):
+        for file in files:
+            remove_file(store, f"tables/{table}/{file.path}")
 
 
 def read_staged(

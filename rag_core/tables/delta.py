@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -15,6 +16,7 @@ from rag_core import schemas
 from rag_core.errors import PermanentError
 from rag_core.tables import handles
 from rag_core.tables.dataset import dataset_of
+from rag_core.tables.handles import open_table
 from rag_core.tables.store import Store
 from rag_core.tables.store_errors import errors_about
 
@@ -61,10 +63,10 @@ _CONFIGURATION = {
 def ensure_table(store: Store, name: str) -> DeltaTable:
     """Open a table at its newest version, creating it empty if it does not exist yet."""
     uri = store.table_uri(name)
-    with errors_about(store, f"table {name}"):
-        try:
-            table = DeltaTable(uri, storage_options=store.storage_options or None)
-        except TableNotFoundError:
+    try:
+        table = open_table(store, name)
+    except TableNotFoundError:
+        with errors_about(store, f"table {name}"):
             return DeltaTable.create(
                 uri,
                 schema=SCHEMAS[name],
@@ -81,10 +83,35 @@ def ensure_table(store: Store, name: str) -> DeltaTable:
     return table
 
 
+@contextmanager
+def newest_table(store: Store, name: str) -> Iterator[DeltaTable]:
+    """Give a table at its newest version, created empty if it does not exist yet; a look without news costs little.
+
+    It is the process's own one: not to be used after the block, nor written to.
+
+    Raises:
+        PermanentError: An earlier version of the program wrote it, without columns that are needed now.
+    """
+    with handles.HANDLES.newest(store, name, lambda: ensure_table(store, name)) as table:
+        yield table
+
+
+@contextmanager
+def writable_table(store: Store, name: str) -> Iterator[DeltaTable]:
+    """Give a table as `newest_table` does, to be written to in the block."""
+    with handles.HANDLES.writing(store, name, lambda: ensure_table(store, name)) as table:
+        yield table
+
+
 def newest_version(store: Store, name: str) -> int:
     """Return the newest version of a table, which is created empty if it does not exist yet."""
-    with handles.HANDLES.newest(store, name, lambda: ensure_table(store, name)) as table:
+    with newest_table(store, name) as table:
         return int(table.version())
+
+
+def state_of(table: DeltaTable) -> tuple[str, int]:
+    """Return what tells one state of a table from every other: the table's own id and the version."""
+    return str(table.metadata().id), int(table.version())
 
 
 def partition_columns(name: str) -> tuple[str, ...]:
@@ -139,12 +166,7 @@ class TableSlice:
 
     def open(self) -> DeltaTable:
         """Open the table at the slice's version."""
-        with errors_about(self.store, f"table {self.table}"):
-            return DeltaTable(
-                self.store.table_uri(self.table),
-                version=self.version,
-                storage_options=self.store.storage_options or None,
-            )
+        return open_table(self.store, self.table, self.version)
 
     def dataset(self) -> pads.Dataset:
         """Open the files that hold the slice, and no others.
@@ -236,7 +258,7 @@ class TableSlice:
 
 def partition_values(store: Store, name: str, column: str) -> list[str]:
     """Return the values of a partition column that the newest version of a table has files of, sorted; reads no row."""
-    with handles.HANDLES.newest(store, name, lambda: ensure_table(store, name)) as table:
+    with newest_table(store, name) as table:
         actions = pa.table(table.get_add_actions(flatten=True))
     key = f"partition.{column}"
     return sorted(pc.unique(actions[key]).to_pylist()) if key in actions.column_names else []

@@ -83,7 +83,7 @@ class Handles:
             if handle.table is not None and handle.table.version() == version:
                 yield handle.table
                 return
-        yield _opened(store, name, version)
+        yield open_table(store, name, version)
 
     @contextmanager
     def writing(self, store: Store, name: str, make: Callable[[], DeltaTable]) -> Iterator[DeltaTable]:
@@ -98,7 +98,10 @@ class Handles:
         """Give a table at a version, to be written to in the block; others wait for its end."""
         with self._handle(store, name) as handle:
             if handle.table is None or handle.table.version() != version:
-                handle.table, handle.opened_at = _opened(store, name, version), 0.0  # to be opened anew when followed
+                handle.table, handle.opened_at = (
+                    open_table(store, name, version),
+                    0.0,
+                )  # to be opened anew when followed
             with handle.forgotten_if_it_fails() as table:
                 yield table
 
@@ -112,7 +115,13 @@ class Handles:
             yield handle
 
 
-def _opened(store: Store, name: str, version: int) -> DeltaTable:
+def open_table(store: Store, name: str, version: int | None = None) -> DeltaTable:
+    """Open a table that nobody else uses, at a version or the newest.
+
+    Raises:
+        TableNotFoundError: There is none.
+        StoreError: S3 fails; StoreRefusedError if that will not pass.
+    """
     with errors_about(store, f"table {name}"):
         return DeltaTable(store.table_uri(name), version=version, storage_options=store.storage_options or None)
 

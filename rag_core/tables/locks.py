@@ -18,17 +18,16 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from rag_core.aws import client, trouble_of
+from rag_core.aws import client
 from rag_core.errors import StoreError, TransientError
 from rag_core.index.lite_files import locked
 from rag_core.tables.s3_access import encryption, endpoint
 from rag_core.tables.store import Store
-from rag_core.tables.store_errors import errors_at
+from rag_core.tables.store_errors import errors_at, is_refused
 
 LEASE_S: Final = 30.0
 _RENEW_S: Final = 7.0
 _POLL_S: Final = 0.5
-_REFUSED: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
 
 
 class Held:
@@ -142,8 +141,7 @@ class _Lease(Held):
         try:
             answer = self._put(json.dumps({**content, "at": time.time()}).encode(), condition)
         except StoreError as error:
-            trouble = trouble_of(error.__cause__) if isinstance(error.__cause__, Exception) else None
-            if trouble is None or trouble.code not in _REFUSED:
+            if not is_refused(error):
                 raise
             # An answer that was lost: the second try is refused by what the first one wrote.
             seen = self._look()

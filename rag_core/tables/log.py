@@ -8,8 +8,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from rag_core.tables import handles
-from rag_core.tables.delta import SCHEMAS, ensure_table, newest_version
+from rag_core.tables.delta import SCHEMAS, newest_version, writable_table
 from rag_core.tables.landing import append_once
 from rag_core.tables.store import Store
 from rag_core.tables.store_errors import errors_about
@@ -40,7 +39,7 @@ def append_table(store: Store, table: str, rows: pa.Table, *, run_id: str = "") 
         return newest_version(store, table)
     with (
         errors_about(store, f"table {table}"),
-        handles.HANDLES.writing(store, table, lambda: ensure_table(store, table)) as current,
+        writable_table(store, table) as current,
     ):
 
         def write(properties: CommitProperties) -> None:

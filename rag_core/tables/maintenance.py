@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from rag_core.tables.delta import SCHEMAS
+from rag_core.tables.handles import open_table
 from rag_core.tables.store import Store
 from rag_core.tables.store_errors import errors_about
 
@@ -45,7 +45,7 @@ def maintain(store: Store, tables: tuple[str, ...] = (*SCHEMAS, "vectors")) -> I
 
 def _maintained(store: Store, name: str) -> Upkeep | None:
     try:
-        table = DeltaTable(store.table_uri(name), storage_options=store.storage_options or None)
+        table = open_table(store, name)
     except TableNotFoundError:
         return None
     before = len(table.file_uris())

@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from rag_core import ids
 from rag_core.partitions import source_of
-from rag_core.tables.delta import LANES, ensure_table
-from rag_core.tables.followed import FollowedTable, state_of
+from rag_core.tables.delta import LANES, newest_table, state_of
 from rag_core.tables.store import Store
 
 
@@ -24,17 +23,17 @@ class PartitionVersions:
 
     def __init__(self, store: Store, table: str = "index_partitions") -> None:
         self._lane_column = f"partition.{LANES[table]}"
-        self._followed = FollowedTable(store, table)
+        self._store, self._table = store, table
         self._state: tuple[str, int] | None = None
         self._lanes: dict[str, dict[str, str]] = {}
 
     def of(self, lane: str) -> dict[str, str]:
         """Return the version of each source that has partitions in a lane, as `source_versions` does."""
-        table = self._followed.newest()
-        state = state_of(table)
-        if state != self._state:
-            self._lanes = _versions(pa.table(table.get_add_actions(flatten=True)), self._lane_column)
-            self._state = state
+        with newest_table(self._store, self._table) as table:
+            state = state_of(table)
+            if state != self._state:
+                self._lanes = _versions(pa.table(table.get_add_actions(flatten=True)), self._lane_column)
+                self._state = state
         return dict(self._lanes.get(lane, {}))
 
 
@@ -50,8 +49,7 @@ def source_versions(store: Store, table: str, lane: str) -> dict[str, str]:
         Source -> digest. It is another after every change of any partition of the source in this lane; a compaction,
         which changes no row, may change it too.
     """
-    actions = pa.table(ensure_table(store, table).get_add_actions(flatten=True))
-    return _versions(actions, f"partition.{LANES[table]}").get(lane, {})
+    return PartitionVersions(store, table).of(lane)
 
 
 def _versions(actions: pa.Table, lane_column: str) -> dict[str, dict[str, str]]:

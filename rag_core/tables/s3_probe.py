@@ -6,14 +6,13 @@ from dataclasses import replace
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from rag_core.aws import client, trouble_of
+from rag_core.aws import client
 from rag_core.errors import StoreError, StoreRefusedError
 from rag_core.tables.s3_access import encryption, endpoint
 from rag_core.tables.store import Store
-from rag_core.tables.store_errors import errors_about, errors_at
+from rag_core.tables.store_errors import errors_about, errors_at, is_refused
 
 _CONTENT = b"rag doctor"
-_REFUSED = frozenset({"PreconditionFailed", "412"})
 
 
 def probe(store: Store) -> str:
@@ -53,8 +52,7 @@ def _refuse_a_second(s3: object, place: dict[str, str], address: str, store: Sto
         with errors_at(f"cannot write {address} under a condition"):
             s3.put_object(**place, Body=b"another", IfNoneMatch="*", **encryption(store.s3))  # type: ignore[attr-defined]
     except StoreError as error:
-        trouble = trouble_of(error.__cause__) if isinstance(error.__cause__, Exception) else None
-        if trouble is None or trouble.code not in _REFUSED:
+        if not is_refused(error):
             raise
         return
     raise StoreRefusedError(

@@ -7,7 +7,7 @@ from typing import Final
 
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from rag_core.aws import GONE, Trouble, passes, trouble_of
+from rag_core.aws import GONE, REFUSED, Trouble, passes, trouble_of
 from rag_core.errors import RagError, StoreError, StoreRefusedError
 from rag_core.tables.store import Store
 
@@ -72,6 +72,12 @@ def errors_at(address: str) -> Iterator[None]:
         raise _error(address, trouble) from error
 
 
+def is_refused(error: StoreError) -> bool:
+    """Tell whether an error of `errors_at` is a write whose condition does not hold."""
+    trouble = trouble_of(error.__cause__) if isinstance(error.__cause__, Exception) else None
+    return trouble is not None and trouble.code in REFUSED
+
+
 @contextmanager
 def errors_about(store: Store, what: str) -> Iterator[None]:
     """Turn errors that delta-rs has with S3 into ours; those of local disk, of conflicts and of absence stay.
@@ -113,5 +119,4 @@ def _read(text: str) -> Trouble:
 def _error(what: str, trouble: Trouble) -> StoreError:
     remedy = _KMS if trouble.code.startswith("KMS.") else _REMEDIES.get(trouble.code)
     kind = StoreError if trouble.passes else StoreRefusedError
-    remedy = remedy or (_AGAIN if trouble.passes else None)
-    return kind(f"{what}: {trouble.code}: {trouble.message}" + (f"; {remedy}" if remedy else ""))
+    return kind(trouble.told(what, remedy or (_AGAIN if trouble.passes else None)))

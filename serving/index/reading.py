@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rag_core.retrieval.access_labels import LabelReader
 from rag_core.retrieval.visible import AccessMap
 from rag_core.stages.publication import Manifest
-from rag_core.tables.followed import FollowedTable, state_of
+from rag_core.tables.delta import newest_table, state_of
 from rag_core.tables.log_reading import read_log
 from rag_core.tables.partition_versions import PartitionVersions
 from rag_core.tables.store import Store
@@ -31,7 +31,6 @@ class TableReader:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._published = FollowedTable(store, _PUBLISHED)
         self._published_state: tuple[str, int] | None = None
         self._manifests: dict[str, Manifest] = {}
         self._versions = PartitionVersions(store)
@@ -39,7 +38,8 @@ class TableReader:
 
     def manifest_of(self, collection: str) -> Manifest | None:
         """Return the newest manifest of a collection, or None if it was never published."""
-        state = state_of(self._published.newest())
+        with newest_table(self._store, _PUBLISHED) as table:
+            state = state_of(table)
         if state != self._published_state:
             rows = read_log(self._store, _PUBLISHED, key="published_at", time="published_at")
             # In the order of time: the last one of each collection stays.

@@ -1,9 +1,6 @@
 """A real Prometheus for tests, with the deployment's own rules, that scrapes what it is given every second."""
 
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +11,9 @@ import pytest
 import yaml
 
 from tests.conftest import REPO
+from tests.production.services import free_port, process
 
 needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
-_START_S = 60.0
 
 
 class Prometheus:
@@ -63,27 +60,16 @@ def running_prometheus(folder: Path, targets: Mapping[str, str]) -> Iterator[Pro
     ]
     path = folder / "prometheus.yml"
     path.write_text(yaml.safe_dump(config))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     options = [
         f"--config.file={path}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=warn",
     ]
-    log = folder / "prometheus.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(["prometheus", *options], stdout=out, stderr=subprocess.STDOUT)
-        prometheus = Prometheus(f"http://127.0.0.1:{port}")
-        try:
-            deadline = time.monotonic() + _START_S
-            while not prometheus.is_ready():
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, "prometheus did not start"
-                time.sleep(0.05)
+    prometheus = Prometheus(f"http://127.0.0.1:{port}")
+    try:
+        with process("prometheus", ["prometheus", *options], folder, prometheus.is_ready):
             yield prometheus
-        finally:
-            prometheus.close()
-            process.terminate()
-            process.wait(30)
+    finally:
+        prometheus.close()

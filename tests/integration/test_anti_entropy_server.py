@@ -1,7 +1,6 @@
 """What only a real server does: it holds an id twice, and deletes in one partition only."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from rag_core.config import IndexConfig
 from rag_core.index.anti_entropy import doubled_ids, listed_rows
 from rag_core.index.client import IndexClient
 from rag_core.index.connection import Connection
+from tests.production.services import milvus
 
 pytestmark = [pytest.mark.milvus_server, pytest.mark.slow]
 COLLECTION, HERE, BESIDE = "doubled", "a__00", "b__00"
@@ -18,16 +18,12 @@ COLLECTION, HERE, BESIDE = "doubled", "a__00", "b__00"
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IndexClient]:
-    milvus = pytest.importorskip("milvus", reason="the package `milvus` with the standalone server is not installed")
-    server = milvus.MilvusServer()
-    folder: Path = tmp_path_factory.mktemp("server")
-    server.set_base_dir(str(folder))
-    server.start()
-    config = IndexConfig(uri=f"http://127.0.0.1:{server.listen_port}")
-    connection = Connection(config, str(config.uri))
-    yield IndexClient(config, connection, connection.capabilities(), write_lock=None)
-    connection.close()
-    server.stop()
+    pytest.importorskip("milvus", reason="the package `milvus` with the standalone server is not installed")
+    with milvus(tmp_path_factory.mktemp("server")) as uri:
+        config = IndexConfig(uri=uri)
+        connection = Connection(config, uri)
+        yield IndexClient(config, connection, connection.capabilities(), write_lock=None)
+        connection.close()
 
 
 def row(number: int, row_hash: str = "r") -> dict[str, Any]:

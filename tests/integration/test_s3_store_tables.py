@@ -1,6 +1,5 @@
 """Tables of a store in S3, on real sockets: a commit is made once, whatever becomes of its answer."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,24 +20,11 @@ from rag_core.tables.delta import TableSlice, newest_version
 from rag_core.tables.log import append_rows
 from rag_core.tables.maintenance import maintain
 from rag_core.tables.store import Store
-from tests.integration.s3_store_helpers import BUCKET, PAGE, S3World, s3_world
+from tests.integration.s3_store_helpers import BUCKET, PAGE, S3World
 from tests.s3_proxy import Asked, Fault
 from tests.unit.tables.test_change import KEYS, LANE, apply, content, rows
 from tests.unit.tables.test_handles import TABLE as LOG
 from tests.unit.tables.test_handles import row
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3World]:
-    with s3_world(tmp_path_factory.mktemp("s3")) as world:
-        yield world
-
-
-@pytest.fixture
-def world(started: S3World) -> Iterator[S3World]:
-    started.proxy.reset()
-    yield started
-    started.proxy.reset()
 
 
 def is_commit(asked: Asked) -> bool:
@@ -56,21 +42,21 @@ def every_file_is_there(store: Store, table: str) -> bool:
     return bool(opened.to_pyarrow_table().num_rows == named)
 
 
-def test_a_commit_asks_that_its_version_is_not_there(world: S3World) -> None:
-    store = world.store()
+def test_a_commit_asks_that_its_version_is_not_there(s3: S3World) -> None:
+    store = s3.store()
     apply(store, {"u": (KEYS[0], 1)}, set())
-    commits = [asked for asked in world.proxy.asked if asked.is_commit]
+    commits = [asked for asked in s3.proxy.asked if asked.is_commit]
     assert [asked.headers["if-none-match"] for asked in commits] == ["*", "*"]
     assert content(store) == expected({"u": (KEYS[0], 1)})
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "409", "torn_request", "torn_answer", "lost_answer", "refused"])
 @pytest.mark.parametrize("replaces", [False, True])
-def test_a_commit_is_made_once(world: S3World, fault: Fault, replaces: bool) -> None:
-    store = world.store()
+def test_a_commit_is_made_once(s3: S3World, fault: Fault, replaces: bool) -> None:
+    store = s3.store()
     apply(store, {"u": (KEYS[0], 1), "v": (KEYS[1], 1)}, set())
     before = newest_version(store, "embeddings")
-    rule = world.proxy.spoil(fault, is_commit)
+    rule = s3.proxy.spoil(fault, is_commit)
     changed = {"v": (KEYS[1], 2), "w": (KEYS[1], 3)} if replaces else {"w": (KEYS[1], 3)}
     result = apply(store, changed, {"v"} if replaces else set())
     assert rule.done == 1
@@ -81,10 +67,10 @@ def test_a_commit_is_made_once(world: S3World, fault: Fault, replaces: bool) -> 
 
 
 @pytest.mark.parametrize("replaces", [False, True])
-def test_a_commit_that_arrived_and_is_never_answered_is_known_to_be_made(world: S3World, replaces: bool) -> None:
-    store = world.store()
+def test_a_commit_that_arrived_and_is_never_answered_is_known_to_be_made(s3: S3World, replaces: bool) -> None:
+    store = s3.store()
     apply(store, {"v": (KEYS[1], 1)}, set())
-    world.proxy.spoil("lost_answer", is_commit, times=None)
+    s3.proxy.spoil("lost_answer", is_commit, times=None)
     result = apply(store, {"v": (KEYS[1], 2)} if replaces else {"w": (KEYS[1], 2)}, {"v"} if replaces else set())
     assert result.committed
     wanted = {"v": (KEYS[1], 2)} if replaces else {"v": (KEYS[1], 1), "w": (KEYS[1], 2)}
@@ -92,9 +78,9 @@ def test_a_commit_that_arrived_and_is_never_answered_is_known_to_be_made(world: 
     assert every_file_is_there(store, "embeddings")
 
 
-def test_a_commit_of_which_nothing_is_known_keeps_its_files(world: S3World) -> None:
+def test_a_commit_of_which_nothing_is_known_keeps_its_files(s3: S3World) -> None:
     """The answer is lost and S3 is gone: what was staged may be part of the table, so it stays."""
-    store = world.store()
+    store = s3.store()
     apply(store, {"v": (KEYS[1], 1)}, set())
     is_cut = []
 
@@ -102,31 +88,31 @@ def test_a_commit_of_which_nothing_is_known_keeps_its_files(world: S3World) -> N
         if asked.is_commit:
             is_cut.append(1)
 
-    world.proxy.before = cut
-    world.proxy.spoil("lost_answer", lambda asked: asked.is_commit or bool(is_cut), times=None)
+    s3.proxy.before = cut
+    s3.proxy.spoil("lost_answer", lambda asked: asked.is_commit or bool(is_cut), times=None)
     with pytest.raises(StoreError, match=r"table embeddings: whether a commit was made is not known"):
         apply(store, {"w": (KEYS[1], 2)}, set())
-    world.proxy.reset()
+    s3.proxy.reset()
     assert content(store) == expected({"v": (KEYS[1], 1), "w": (KEYS[1], 2)})
     assert every_file_is_there(store, "embeddings")
 
 
-def test_a_commit_that_never_arrives_is_a_transient_failure(world: S3World) -> None:
-    store = world.store()
+def test_a_commit_that_never_arrives_is_a_transient_failure(s3: S3World) -> None:
+    store = s3.store()
     apply(store, {"v": (KEYS[1], 1)}, set())
-    world.proxy.spoil("503", is_commit, times=None)
+    s3.proxy.spoil("503", is_commit, times=None)
     with pytest.raises(StoreError, match=r"table embeddings in s3://.*: SlowDown: .* \(PUT .*json\)") as caught:
         apply(store, {"w": (KEYS[1], 2)}, set())
     assert not isinstance(caught.value, PermanentError)
-    world.proxy.reset()
+    s3.proxy.reset()
     assert apply(store, {"w": (KEYS[1], 2)}, set()).committed
     assert content(store) == expected({"v": (KEYS[1], 1), "w": (KEYS[1], 2)})
 
 
-def test_two_writers_of_the_same_version_and_partition(world: S3World) -> None:
+def test_two_writers_of_the_same_version_and_partition(s3: S3World) -> None:
     """One is refused and nothing of the other is lost; what the first one staged is removed."""
-    store = world.store()
-    stores = (store, Store(store.root, S3Config(endpoint_url=world.url)))
+    store = s3.store()
+    stores = (store, Store(store.root, S3Config(endpoint_url=s3.url)))
     changes = [
         TableChange(
             TableSlice.newest(one, "embeddings", KEYS, lane=LANE),
@@ -142,17 +128,17 @@ def test_two_writers_of_the_same_version_and_partition(world: S3World) -> None:
             met.append(asked)
             commit(changes[1], run_id="second")
 
-    world.proxy.before = overtake
+    s3.proxy.before = overtake
     with pytest.raises(TransientError, match="another run changed one of the partitions") as caught:
         commit(changes[0], run_id="first")
     assert not isinstance(caught.value, StoreError)
     assert content(store) == expected({"v": (KEYS[0], 1)})
-    files = [key for key in world.keys(store, "tables/embeddings/") if key.endswith(".parquet")]
+    files = [key for key in s3.keys(store, "tables/embeddings/") if key.endswith(".parquet")]
     assert len(files) == 1
 
 
-def test_writers_of_many_partitions_at_once(world: S3World) -> None:
-    store = world.store()
+def test_writers_of_many_partitions_at_once(s3: S3World) -> None:
+    store = s3.store()
     newest_version(store, "embeddings")
 
     def write(number: int) -> None:
@@ -168,17 +154,17 @@ def test_writers_of_many_partitions_at_once(world: S3World) -> None:
 
 
 @pytest.mark.parametrize("fault", ["lost_answer", "torn_request", "503", "409"])
-def test_rows_of_a_log_are_appended_once(world: S3World, fault: Fault) -> None:
-    store = world.store()
+def test_rows_of_a_log_are_appended_once(s3: S3World, fault: Fault) -> None:
+    store = s3.store()
     append_rows(store, LOG, [row(1)])
-    rule = world.proxy.spoil(fault, is_commit)
+    rule = s3.proxy.spoil(fault, is_commit)
     assert append_rows(store, LOG, [row(2)]) == 2
     assert rule.done == 1
     assert TableSlice.newest(store, LOG).count() == 2
 
 
-def test_a_log_has_many_writers(world: S3World) -> None:
-    store = world.store()
+def test_a_log_has_many_writers(s3: S3World) -> None:
+    store = s3.store()
     newest_version(store, LOG)
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(lambda number: append_rows(store, LOG, [row(number)]), range(10)))
@@ -188,13 +174,13 @@ def test_a_log_has_many_writers(world: S3World) -> None:
 
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize("fault", ["lost_answer", "torn_request", "500"])
-def test_vectors_are_stored_once(world: S3World, fault: Fault, is_first: bool) -> None:
-    store = world.store()
+def test_vectors_are_stored_once(s3: S3World, fault: Fault, is_first: bool) -> None:
+    store = s3.store()
     cache = VectorCache(store)
     vectors = np.eye(2, dtype=np.float32)
     if not is_first:
         cache.append("m", ["0" * 32, "1" * 32], vectors)
-    rule = world.proxy.spoil(fault, is_commit)
+    rule = s3.proxy.spoil(fault, is_commit)
     cache.append("m", ["2" * 32, "3" * 32], vectors)
     assert rule.done == 1
     names, found = VectorCache(store).lookup("m", ["3" * 32, "2" * 32])
@@ -204,9 +190,9 @@ def test_vectors_are_stored_once(world: S3World, fault: Fault, is_first: bool) -
     assert table.to_pyarrow_table().num_rows == (2 if is_first else 4)
 
 
-def test_an_append_that_others_outrun_is_made_at_last(world: S3World) -> None:
-    store = world.store()
-    elsewhere = Store(store.root, S3Config(endpoint_url=world.url))  # nothing that processes share is shared with it
+def test_an_append_that_others_outrun_is_made_at_last(s3: S3World) -> None:
+    store = s3.store()
+    elsewhere = Store(store.root, S3Config(endpoint_url=s3.url))  # nothing that processes share is shared with it
     outrun: list[int] = []
 
     def overtake(asked: Asked) -> None:
@@ -215,7 +201,7 @@ def test_an_append_that_others_outrun_is_made_at_last(world: S3World) -> None:
             append_rows(elsewhere, LOG, [row(100 + len(outrun))], run_id="other")
 
     newest_version(store, LOG)
-    world.proxy.before = overtake
+    s3.proxy.before = overtake
     append_rows(store, LOG, [row(1)], run_id="mine")
     assert len(outrun) == 3
     assert TableSlice.newest(store, LOG).count() == 4
@@ -233,17 +219,17 @@ def test_an_append_that_others_outrun_is_made_at_last(world: S3World) -> None:
         ("torn_answer", StoreError, "NoAnswer: .*the run can be repeated"),
     ],
 )
-def test_what_an_operator_reads_of_a_table(world: S3World, fault: Fault, kind: type, words: str) -> None:
-    store = world.store(request_timeout_s=1)
-    world.proxy.spoil(fault, lambda _asked: True, times=None)
+def test_what_an_operator_reads_of_a_table(s3: S3World, fault: Fault, kind: type, words: str) -> None:
+    store = s3.store(request_timeout_s=1)
+    s3.proxy.spoil(fault, lambda _asked: True, times=None)
     with pytest.raises(kind, match=words) as caught:
         TableSlice.newest(store, LOG)
     assert isinstance(caught.value, PermanentError) == (kind is StoreRefusedError)
     assert "\x1b" not in str(caught.value)
 
 
-def test_no_bucket_and_no_credentials(world: S3World, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = world.store()
+def test_no_bucket_and_no_credentials(s3: S3World, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = s3.store()
     with pytest.raises(StoreRefusedError, match=r"NoSuchBucket: .*correct store\.root, or create the bucket"):
         newest_version(Store("s3://nobodys-bucket/store", store.s3), LOG)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -256,7 +242,7 @@ def test_no_bucket_and_no_credentials(world: S3World, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("way", ["profile", "web identity"])
 def test_credentials_are_found_as_awss_tools_find_them(
-    world: S3World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    s3: S3World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """A table and a work file are reached alike; which key signed is in the request."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -269,11 +255,11 @@ def test_credentials_are_found_as_awss_tools_find_them(
         (tmp_path / "token").write_text("a token of the cluster")
         monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
         monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/rag")
-        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", world.url)
-    store = world.store(tries=4 if way == "profile" else 5)  # a client of its own
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
+    store = s3.store(tries=4 if way == "profile" else 5)  # a client of its own
     write_manifest(store, EmbeddingConfig(), resolve_model(EmbeddingConfig()), items(), "run")
     append_rows(store, LOG, [row(1)])
-    keys = {asked.headers["authorization"].partition("Credential=")[2].split("/")[0] for asked in world.proxy.asked}
+    keys = {asked.headers["authorization"].partition("Credential=")[2].split("/")[0] for asked in s3.proxy.asked}
     assert all(key == "FROMPROFILE" if way == "profile" else key.startswith("ASIA") for key in keys)
     assert keys
 
@@ -282,43 +268,43 @@ def items() -> list[pa.RecordBatch]:
     return [pa.RecordBatch.from_pylist([{"text_hash": "0" * 32, "text": "t", "token_count": 1}], schema=ITEMS)]
 
 
-def test_a_work_manifest_says_how_the_store_is_reached(world: S3World) -> None:
-    store = world.store(server_side_encryption="AES256")
+def test_a_work_manifest_says_how_the_store_is_reached(s3: S3World) -> None:
+    store = s3.store(server_side_encryption="AES256")
     spec = resolve_model(EmbeddingConfig())
-    rule = world.proxy.spoil("torn_request", lambda asked: asked.kind == "PutObject")
+    rule = s3.proxy.spoil("torn_request", lambda asked: asked.kind == "PutObject")
     address = write_manifest(store, EmbeddingConfig(api_key="secret-key"), spec, items(), "run")
     assert address is not None
     assert rule.done == 1
     found = read_manifest(address)
     assert found.store == store
-    written = world.client.get_object(
+    written = s3.client.get_object(
         Bucket=BUCKET, Key=f"{store.root[len(f's3://{BUCKET}/') :]}/work/embedding/run/manifest.json"
     )
     assert b"secret" not in written["Body"].read()
     assert "secret" not in address
     remove_manifest(store, "run")
-    assert world.keys(store) == []
-    world.proxy.spoil("403", lambda asked: asked.kind == "PutObject", times=None)
+    assert s3.keys(store) == []
+    s3.proxy.spoil("403", lambda asked: asked.kind == "PutObject", times=None)
     with pytest.raises(StoreRefusedError, match="AccessDenied"):
         write_manifest(store, EmbeddingConfig(), spec, items(), "run")
 
 
-def test_tables_are_encrypted_as_configured(world: S3World) -> None:
-    store = world.store(server_side_encryption="aws:kms", kms_key_id="arn:aws:kms:us-east-1:1:key/k")
+def test_tables_are_encrypted_as_configured(s3: S3World) -> None:
+    store = s3.store(server_side_encryption="aws:kms", kms_key_id="arn:aws:kms:us-east-1:1:key/k")
     apply(store, {"v": (KEYS[1], 1)}, set())
     apply(store, {"v": (KEYS[1], 2)}, {"v"})
-    for key in world.keys(store):
-        head = world.client.head_object(Bucket=BUCKET, Key=f"{store.root[len(f's3://{BUCKET}/') :]}/{key}")
+    for key in s3.keys(store):
+        head = s3.client.head_object(Bucket=BUCKET, Key=f"{store.root[len(f's3://{BUCKET}/') :]}/{key}")
         assert head["ServerSideEncryption"] == "aws:kms", key
         assert head["SSEKMSKeyId"] == "arn:aws:kms:us-east-1:1:key/k", key
         assert head["BucketKeyEnabled"], key
 
 
-def test_a_versioned_bucket_and_a_log_of_more_than_a_page(world: S3World) -> None:
+def test_a_versioned_bucket_and_a_log_of_more_than_a_page(s3: S3World) -> None:
     """Old versions of objects and marks of deletion are not seen; a log is listed by pages."""
-    world.client.create_bucket(Bucket="versioned")
-    world.client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
-    store = Store("s3://versioned/store", world.store(request_timeout_s=30).s3)
+    s3.client.create_bucket(Bucket="versioned")
+    s3.client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    store = Store("s3://versioned/store", s3.store(request_timeout_s=30).s3)
     newest_version(store, LOG)
     for number in range(PAGE // 2 + 4):  # two objects for each
         append_rows(store, LOG, [row(number)])
@@ -331,13 +317,13 @@ def test_a_versioned_bucket_and_a_log_of_more_than_a_page(world: S3World) -> Non
     assert done[LOG].files_after < done[LOG].files_before
     assert TableSlice.newest(store, LOG).count() == PAGE // 2 + 4
     assert content(store) == expected({"v": (KEYS[1], 2)})
-    assert staged.path in {key.partition("embeddings/")[2] for key in _keys(world, "versioned")}  # a week is kept
-    marks = world.client.list_object_versions(Bucket="versioned")
+    assert staged.path in {key.partition("embeddings/")[2] for key in _keys(s3, "versioned")}  # a week is kept
+    marks = s3.client.list_object_versions(Bucket="versioned")
     assert marks.get("DeleteMarkers")  # of files that were staged and read
     assert not [one for one in marks["Versions"] if one["Key"].endswith(".json") and not one["IsLatest"]
                 and "_delta_log" in one["Key"]]  # fmt: skip
 
 
-def _keys(world: S3World, bucket: str) -> list[str]:
-    pages = world.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+def _keys(s3: S3World, bucket: str) -> list[str]:
+    pages = s3.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
     return [one["Key"] for page in pages for one in page.get("Contents", [])]

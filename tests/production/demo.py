@@ -164,14 +164,12 @@ def _compare(small: Shape, large: Shape, console: Console) -> list[str]:
 
 
 def _same(one: list[tuple[str, float]], other: list[tuple[str, float]]) -> bool:
-    """Tell whether two rankings are the same but for the order of equal scores."""
-    scores, others = dict(one), dict(other)
-    close = all(abs(a - b) < _SAME_SCORE for (_, a), (_, b) in zip(one, other, strict=False))
-    # The last of a ranking may have lost its place to another of the same score.
-    missing = {*scores.items(), *others.items()} if scores.keys() ^ others.keys() else set()
-    edge = min(one[-1][1], other[-1][1]) if one and other else 0.0
-    lost = [name for name, score in missing if (name in scores) != (name in others) and score - edge > _SAME_SCORE]
-    return len(one) == len(other) and close and not lost
+    """Tell whether two rankings are the same but for the order of equal scores, and for who of equals is the last."""
+    if len(one) != len(other) or any(abs(a - b) > _SAME_SCORE for (_, a), (_, b) in zip(one, other, strict=True)):
+        return False
+    edge = min((score for _, score in (*one, *other)), default=0.0) + _SAME_SCORE
+    sure, sure_too = ({name for name, score in ranking if score > edge} for ranking in (one, other))
+    return sure <= dict(other).keys() and sure_too <= dict(one).keys()
 
 
 def _ask_service(large: Shape, folder: Path, console: Console) -> None:

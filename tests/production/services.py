@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import boto3
-import httpx
 import psycopg2
 import pyspark
-from redis import Redis
-from redis.exceptions import RedisError
+
+from tests.redis_server import running_redis
 
 START_S = 120.0
 _STOP_S = 20.0
@@ -85,13 +85,24 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def s3_client(url: str) -> Any:
+    """Return a client of the S3 server."""
+    return boto3.client(
+        "s3",
+        endpoint_url=url,
+        aws_access_key_id=AWS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=AWS["AWS_SECRET_ACCESS_KEY"],
+        region_name=AWS["AWS_DEFAULT_REGION"],
+    )
+
+
 @contextmanager
 def s3_server(folder: Path, buckets: Sequence[str]) -> Iterator[str]:
     """Run moto's S3 server with empty buckets; gives its address."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with process("s3", [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(port)], folder, lambda: _listens(port)):
-        client = boto3.client("s3", endpoint_url=url, **_boto3_keys())
+        client = s3_client(url)
         for bucket in buckets:
             client.create_bucket(Bucket=bucket)
         yield url
@@ -99,19 +110,11 @@ def s3_server(folder: Path, buckets: Sequence[str]) -> Iterator[str]:
 
 def upload(url: str, bucket: str, prefix: str, folder: Path) -> int:
     """Put all files of a folder below a prefix, and return how many there were."""
-    client = boto3.client("s3", endpoint_url=url, **_boto3_keys())
+    client = s3_client(url)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in files:
         client.put_object(Bucket=bucket, Key=prefix + path.relative_to(folder).as_posix(), Body=path.read_bytes())
     return len(files)
-
-
-def _boto3_keys() -> dict[str, str]:
-    return {
-        "aws_access_key_id": AWS["AWS_ACCESS_KEY_ID"],
-        "aws_secret_access_key": AWS["AWS_SECRET_ACCESS_KEY"],
-        "region_name": AWS["AWS_DEFAULT_REGION"],
-    }
 
 
 @contextmanager
@@ -139,18 +142,8 @@ def spark_connect(folder: Path, *, master: str = "local[2]", env: Mapping[str, s
 @contextmanager
 def redis(folder: Path) -> Iterator[str]:
     """Run Redis; gives its address."""
-    port = free_port()
-
-    def answers() -> bool:
-        try:
-            with Redis(port=port) as client:
-                return bool(client.ping())
-        except RedisError:
-            return False
-
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with process("redis", command, folder, answers):
-        yield f"redis://127.0.0.1:{port}/0"
+    with running_redis(folder) as server:
+        yield server.url.get_secret_value()
 
 
 @contextmanager
@@ -209,20 +202,6 @@ def milvus(folder: Path, *options: str, port: int = 0) -> Iterator[str]:
     command = [str(BIN / "milvus-server"), "--data", str(folder / "milvus"), "--proxy-port", str(port), *options]
     with process("milvus", command, folder, answers, stop=signal.SIGINT):
         yield f"http://127.0.0.1:{port}"
-
-
-def wait_ready(url: str) -> None:
-    """Wait until an HTTP address answers with success."""
-    deadline = time.monotonic() + START_S
-    while True:
-        try:
-            if httpx.get(url, timeout=10).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        if time.monotonic() > deadline:
-            raise NotThereError(f"{url} did not answer within {START_S:.0f} s")
-        time.sleep(0.3)
 
 
 @contextmanager

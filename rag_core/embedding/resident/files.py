@@ -21,7 +21,8 @@ _PACKAGE: Final = Path(__file__).resolve().parents[2]
 _SOURCES: Final = (
     "__init__.py", "config.py", "config_*.py", "errors.py", "faults.py", "ids.py", "retry_after.py", "schemas.py",
     "embedding/**/*.py", "tables/__init__.py", "tables/store.py", "tables/s3_*.py", "tables/store_errors.py",
-    "tables/files.py", "tables/landing.py", "tables/dataset.py", "aws.py", "index/__init__.py", "index/lite_files.py",
+    "tables/files.py", "tables/landing.py", "tables/dataset.py", "tables/handles.py", "aws.py", "index/__init__.py",
+    "index/lite_files.py",
 )  # fmt: skip
 _LIBRARIES: Final = ("torch", "transformers", "sentence-transformers", "tokenizers", "openai", "deltalake", "pyarrow")
 _VARIABLES: Final = ("RAG_EMBEDDING__API_KEY", "http_proxy", "https_proxy", "no_proxy")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from rag_core.tables import handles
-from rag_core.tables.delta import TableSlice, newest_version
+from rag_core.tables.delta import SCHEMAS, TableSlice, newest_version
 from rag_core.tables.log import append_rows
 from rag_core.tables.store import Store
 
@@ -22,26 +22,14 @@ def store(tmp_path: Path) -> Store:
 
 
 def row(number: int) -> dict[str, object]:
-    schema = ensure_table_schema()
-    values: dict[str, object] = {}
-    for field in schema:
-        if pa.types.is_timestamp(field.type):
-            values[field.name] = number
-        elif pa.types.is_string(field.type):
-            values[field.name] = str(number)
-        elif pa.types.is_boolean(field.type):
-            values[field.name] = True
-        elif pa.types.is_list(field.type):
-            values[field.name] = []
-        else:
-            values[field.name] = number
-    return values
+    """Return a row whose values are all made of a number."""
+    return {field.name: _value(field.type, number) for field in SCHEMAS[TABLE]}
 
 
-def ensure_table_schema() -> pa.Schema:
-    from rag_core.tables.delta import SCHEMAS
-
-    return SCHEMAS[TABLE]
+def _value(kind: pa.DataType, number: int) -> object:
+    if pa.types.is_list(kind):
+        return []
+    return str(number) if pa.types.is_string(kind) else number
 
 
 def test_a_commit_is_seen_at_once_whoever_made_it(store: Store) -> None:
