@@ -3,7 +3,7 @@
 import io
 import zipfile
 
-from parsing_helpers import parse_one
+from tests.unit.parsing.parsing_helpers import parse_one
 
 
 def zipped(members: dict[str, bytes]) -> bytes:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from email.message import EmailMessage
 
-from parsing_helpers import parse, parse_one
+from tests.unit.parsing.parsing_helpers import parse, parse_one
 
 
 def a_mail(subject: str | None = "Release plan") -> EmailMessage:

@@ -4,10 +4,10 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from parsing_helpers import parse_one
 
 from rag_core.parsing.model import ParsedDocument
 from rag_core.parsing.records import without_title
+from tests.unit.parsing.parsing_helpers import parse_one
 
 
 def record(value: object, **settings: object) -> ParsedDocument:

@@ -7,11 +7,11 @@ import zipfile
 import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from parsing_helpers import an_object
 
 from rag_core.parsing.model import ParsedDocument
 from rag_core.parsing.parse import ParseSettings, parse_object
 from rag_core.sources.base import ObjectFormat
+from tests.unit.parsing.parsing_helpers import an_object
 
 MAGIC = [
     b"",

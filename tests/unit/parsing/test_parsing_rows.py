@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
-from parsing_helpers import an_object
 
 from rag_core import ids
 from rag_core.errors import ObjectGoneError, SourceError
@@ -13,6 +12,7 @@ from rag_core.parsing.sandbox import InlineParser
 from rag_core.parsing.settings import ParseSettings
 from rag_core.schemas import DOCUMENTS
 from rag_core.sources.base import SourceObject
+from tests.unit.parsing.parsing_helpers import an_object
 
 NOW = datetime(2024, 1, 2, tzinfo=UTC)
 MAIL = b"""From: a@x.org

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from parsing_helpers import an_object
 
 from rag_core.parsing.model import ParsedDocument
 from rag_core.parsing.sandbox import ParserProcess
 from rag_core.parsing.settings import ParseSettings, parser_fingerprint
+from tests.unit.parsing.parsing_helpers import an_object
 
 OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-HOOK = "parsing_hooks:misbehave"
+HOOK = "tests.unit.parsing.parsing_hooks:misbehave"
 
 
 @pytest.fixture
@@ -134,10 +134,10 @@ def test_a_child_that_died_idle_is_replaced_in_silence(process: ParserProcess) -
 def test_the_child_dies_with_a_parent_that_is_killed() -> None:
     program = """
         import sys
-        from parsing_helpers import an_object
+        from tests.unit.parsing.parsing_helpers import an_object
         from rag_core.parsing.sandbox import ParserProcess
         from rag_core.parsing.settings import ParseSettings
-        parser = ParserProcess(ParseSettings(), target="parsing_hooks:misbehave")
+        parser = ParserProcess(ParseSettings(), target="tests.unit.parsing.parsing_hooks:misbehave")
         parser.parse(an_object("a.txt"), b"warm")
         sys.stdout.write(f"{parser.pid}\\n")
         sys.stdout.flush()

@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 
-from parsing_helpers import parse_one
+from tests.unit.parsing.parsing_helpers import parse_one
 
 
 def ts(hour: int, minute: int = 0, day: int = 13) -> str:

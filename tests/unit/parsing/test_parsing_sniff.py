@@ -4,10 +4,10 @@ import io
 import zipfile
 
 import pytest
-from parsing_helpers import parse_one
 
 from rag_core.parsing.charset import decode
 from rag_core.parsing.sniff import DOCX, PDF, XLSX, ZIP, sniff_binary, sniff_text
+from tests.unit.parsing.parsing_helpers import parse_one
 
 
 def zipped(**members: bytes | str) -> bytes:

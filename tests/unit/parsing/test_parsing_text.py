@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from parsing_helpers import parse_one
 
 from rag_core.parsing.language import detect_language
 from rag_core.parsing.model import clean_text, join_pages
+from tests.unit.parsing.parsing_helpers import parse_one
 
 
 def test_front_matter_gives_the_title_and_leaves_the_text() -> None:

@@ -1,6 +1,6 @@
 """Web pages keep their content as Markdown and lose what surrounds it."""
 
-from parsing_helpers import parse_one
+from tests.unit.parsing.parsing_helpers import parse_one
 
 SPHINX = """<!DOCTYPE html><html lang="en"><head><title>3. Packages — Manual v4</title><style>p{}</style></head><body>
 <div class="related" role="navigation"><a href="next.html">next page</a></div>

@@ -9,7 +9,6 @@ import pytest
 from rag_core import ids
 from rag_core.retrieval.access_labels import LabelReader
 from rag_core.retrieval.visible import AccessMap
-from rag_core.tables import followed
 from rag_core.tables.delta import ensure_table
 from rag_core.tables.store import Store
 from tests.unit.stages.generation_rows import put
@@ -89,8 +88,7 @@ def test_a_look_that_fails_is_made_good_by_the_next(store: Store) -> None:
     assert set(reader.read().principals) == {label("all"), label("hr")}
 
 
-def test_a_table_that_was_made_anew_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(followed, "_REOPEN_S", 0.0)
+def test_a_table_that_was_made_anew_is_noticed(store: Store) -> None:
     put(store, "documents", [document("a", "all")])
     put(store, "documents", [document("b", "hr")])
     reader = LabelReader(store)
