@@ -16,6 +16,7 @@ from rag_assets.cli import (
     exporting,
     inspecting,
     keys,
+    pools,
     publishing,
     receipts,
     reporting,
@@ -59,6 +60,7 @@ app.command("report")(reporting.report)
 app.command("slo")(slo.slo)
 app.command("exporter")(exporting.exporter)
 app.command("embedding-pod")(embedding_pods.embedding_pod)
+app.command("pools")(pools.pools)
 app.command("status")(inspecting.status)
 app.command("doctor")(configure.doctor)
 app.add_typer(alerts.app, name="alerts")

@@ -1,4 +1,6 @@
-"""Writes the dashboards and the tables of docs/monitoring.md; with `--check` it says whether they are current."""
+"""Writes the dashboards, the rules as a resource of Kubernetes and the tables of docs/monitoring.md; with `--check` it
+says whether they are current.
+"""
 
 import argparse
 import sys
@@ -14,6 +16,7 @@ from deploy.monitoring.build.embedding import embedding
 from deploy.monitoring.build.freshness import freshness
 from deploy.monitoring.build.index import index
 from deploy.monitoring.build.ingestion import ingestion
+from deploy.monitoring.build.rule_resource import RESOURCE, rule_resource
 from deploy.monitoring.build.serving import serving
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "dashboards"
@@ -24,7 +27,8 @@ def files() -> dict[Path, str]:
     """Return what every file must hold."""
     made = [build() for build in PAGES]
     texts = {FOLDER / f"{one.uid}.json": JSONEncoder(sort_keys=True, indent=2).encode(one) + "\n" for one in made}
-    return {**texts, metrics.PAGE: metrics.with_table(metrics.PAGE.read_text(encoding="utf-8"))}
+    page = metrics.with_table(metrics.PAGE.read_text(encoding="utf-8"))
+    return {**texts, RESOURCE: rule_resource(), metrics.PAGE: page}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare only")
     check = parser.parse_args(arguments).check
     wanted = files()
-    there = {path: path.read_text(encoding="utf-8") for path in [*FOLDER.glob("*.json"), metrics.PAGE]}
+    there = {path: path.read_text(encoding="utf-8") for path in [*FOLDER.glob("*.json"), RESOURCE, metrics.PAGE]}
     differing = sorted(path for path in {*wanted, *there} if wanted.get(path) != there.get(path))
     for path in differing:
         if check:
