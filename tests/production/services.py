@@ -149,9 +149,8 @@ def redis(folder: Path) -> Iterator[str]:
 @contextmanager
 def postgres(folder: Path, database: str = "dagster") -> Iterator[str]:
     """Run Postgres with an empty database; gives its address. It refuses to run as root, and is another user then."""
-    programs = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    user = _as_postgres()
     data, port = folder / "postgres", free_port()
-    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
     data.mkdir(parents=True)
     data.chmod(0o700)
     if user:
@@ -159,7 +158,7 @@ def postgres(folder: Path, database: str = "dagster") -> Iterator[str]:
         for parent in data.parents:
             if not parent.stat().st_mode & 0o001:  # a temporary folder, which that user must pass through
                 parent.chmod(parent.stat().st_mode | 0o011)
-    initialise = [*user, str(programs / "initdb"), "-D", str(data), "-U", "dagster", "--auth=trust", "--no-sync"]
+    initialise = [*user, str(postgres_program("initdb")), "-D", str(data), "-U", "dagster", "--auth=trust", "--no-sync"]
     subprocess.run(initialise, check=True, capture_output=True)
 
     def answers(name: str = "postgres") -> bool:
@@ -169,7 +168,18 @@ def postgres(folder: Path, database: str = "dagster") -> Iterator[str]:
             return False
         return True
 
-    command = [*user, str(programs / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(data)]
+    command = [
+        *user,
+        str(postgres_program("postgres")),
+        "-D",
+        str(data),
+        "-p",
+        str(port),
+        "-h",
+        "127.0.0.1",
+        "-k",
+        str(data),
+    ]
     with process("postgres", command, folder, answers, stop=signal.SIGINT):
         connection = psycopg2.connect(host="127.0.0.1", port=port, user="dagster", dbname="postgres")
         connection.autocommit = True
@@ -177,6 +187,30 @@ def postgres(folder: Path, database: str = "dagster") -> Iterator[str]:
             cursor.execute(f'CREATE DATABASE "{database}"')
         connection.close()
         yield f"postgresql+psycopg2://dagster@127.0.0.1:{port}/{database}"
+
+
+def postgres_program(name: str) -> Path:
+    """Return one of Postgres' programs, of the newest version that is installed."""
+    return max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name)) / name
+
+
+def _as_postgres() -> list[str]:
+    """Return what runs a program as a user that Postgres takes."""
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+
+
+@contextmanager
+def postgres_restarted(folder: Path) -> Iterator[None]:
+    """Kill the Postgres of a folder in the middle of whatever it does; it is there again after the block, recovered."""
+    data = folder / "postgres"
+    port = (data / "postmaster.pid").read_text().splitlines()[3]
+    control = [*_as_postgres(), str(postgres_program("pg_ctl")), "-D", str(data), "-w", "-l", str(data / "again.log")]
+    subprocess.run([*control, "stop", "-m", "immediate"], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        options = f"-p {port} -h 127.0.0.1 -k {data}"
+        subprocess.run([*control, "start", "-o", options], check=True, capture_output=True)
 
 
 @contextmanager
