@@ -26,6 +26,7 @@ from rag_assets.cli import (
     serving_dev,
     slo,
     testing,
+    upgrading,
     verifying,
 )
 from rag_assets.cli.output import ERRORS, print_text
@@ -49,6 +50,7 @@ app.command("ask")(searching.ask)
 app.command("serve")(serving.serve)
 app.command("eval")(searching.evaluate)
 app.command("plan")(publishing.plan)
+app.command("upgrade-check")(upgrading.upgrade_check)
 app.command("backfill")(backfilling.backfill)
 app.command("publish")(publishing.publish)
 app.command("rollback")(publishing.rollback)

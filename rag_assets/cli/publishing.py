@@ -36,7 +36,7 @@ def plan(
     CONSOLE.print(table("objects of the sources", columns, rows))
     for number, index in enumerate(made.indexes):
         CONSOLE.print()
-        CONSOLE.print(_index_lines(index, is_target=number == len(made.indexes) - 1), highlight=False)
+        CONSOLE.print(index_lines(index, is_target=number == len(made.indexes) - 1), highlight=False)
     if by_partition:
         CONSOLE.print()
         CONSOLE.print(stale_table(made.partitions))
@@ -54,7 +54,8 @@ def stale_table(partitions: Sequence[Stale]) -> Table:
     return table(f"{len(rows):,} partitions are not up to date", columns, rows)
 
 
-def _index_lines(index: IndexPlan, *, is_target: bool) -> str:
+def index_lines(index: IndexPlan, *, is_target: bool) -> str:
+    """Say what is to be done for an index, a line for each kind of work."""
     role = "served" if index.served else "to be built" if is_target else "kept up to date"
     about = "about " if index.is_estimate else ""
     steps = ", ".join(f"{step} {seconds:,.0f} s" for step, seconds in index.seconds.items() if seconds)
