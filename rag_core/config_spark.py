@@ -12,6 +12,9 @@ class SparkConfig(Section):
 
     master: str = Field(default="local[*]", description="Spark master URL.")
     remote: str | None = Field(default=None, description="Spark Connect URL; wins over master.")
+    wait_s: float = Field(
+        default=60.0, gt=0, description="How long a Connect server that does not answer is asked again."
+    )
     driver_memory: str = Field(default="1g", description="Heap of the local driver.")
     in_process_max_objects: int = Field(
         default=2_048, ge=0, description="Changes up to this many objects run in the process itself, without a JVM."

@@ -1,13 +1,9 @@
 """The engine for large changes: the same functions through `mapInArrow` on Spark."""
 
 import json
-import logging
-import os
-import sys
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +12,6 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from rag_core.config import SparkConfig
-from rag_core.doctor import require_java
 from rag_core.engine.base import ChunkJob, ParseJob, chunk_documents, objects_from, objects_table, parse_items
 from rag_core.engine.datasource import (
     DocumentsInput,
@@ -27,42 +22,73 @@ from rag_core.engine.datasource import (
     StagedTarget,
     encode,
 )
+from rag_core.engine.spark_errors import errors_of, is_lost
+from rag_core.engine.spark_progress import task_progress
+from rag_core.engine.spark_session import start
+from rag_core.engine.spark_versions import check_versions
+from rag_core.errors import ConfigError, TransientError
 from rag_core.sources.base import SourceObject
 from rag_core.stages.common import Progress, no_progress
 from rag_core.tables.change import StagedFile
 from rag_core.tables.delta import TableSlice, row_schema
 from rag_core.tables.store import Store
 
-_log = logging.getLogger(__name__)
-
 _OBJECTS_PER_TASK = 128
-_POLL_S = 2.0
 
 
 class SparkEngine:
-    """Runs jobs on the Spark of the configuration; the session starts at the first job and is kept."""
+    """Runs jobs on the Spark of the configuration; the session starts at the first job and is kept.
+
+    To be used by one thread: a local driver knows the data sources of the thread that started it only.
+    """
 
     def __init__(self, config: SparkConfig) -> None:
         self._config = config
         self._session: SparkSession | None = None
 
     def session(self) -> SparkSession:
-        """Return the session, starting it if need be.
+        """Return the session, starting it if need be; one that was lost is made anew by the next call.
 
         Raises:
             PermanentError: Java is missing or too old; the sentence says how to get it.
+            ConfigError: Executors lack this project, or have other versions of it.
+            TransientError: The cluster cannot be reached.
         """
         if self._session is None:
-            self._session = _start(self._config)
-            for source in (ObjectsSource, DocumentsSource, StagedTable):
-                self._session.dataSource.register(source)
+            with self._errors():
+                self._session = start(self._config)
+                for source in (ObjectsSource, DocumentsSource, StagedTable):
+                    self._session.dataSource.register(source)
+                if self._config.remote is not None or not self._config.master.startswith("local"):
+                    check_versions(self._session, self._where)
         return self._session
 
     def close(self) -> None:
         """Stop the session if it was started."""
         if self._session is not None:
-            self._session.stop()
+            with suppress(Exception):  # what is gone already cannot be stopped
+                self._session.stop()
             self._session = None
+
+    @property
+    def _where(self) -> str:
+        """The cluster, for a message."""
+        config = self._config
+        return f"spark.remote {config.remote}" if config.remote is not None else f"spark.master {config.master}"
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Sort what Spark raises, and give a session up that is lost, or that this project cannot use."""
+        try:
+            with errors_of(self._where):
+                yield
+        except ConfigError:
+            self.close()
+            raise
+        except TransientError as error:
+            if is_lost(error.__cause__ or error):
+                self.close()
+            raise
 
     def parse(
         self, items: Sequence[SourceObject], job: ParseJob, *, on_progress: Progress = no_progress
@@ -104,40 +130,11 @@ class SparkEngine:
         writer = rows.write.format("rag_staged").mode("append")
         target = StagedTarget(store, table, lane)
         writer = writer.option("target", encode(target)).option("files", files_path)
-        with _task_progress(self.session(), table, on_progress):
+        with self._errors(), task_progress(self.session(), table, on_progress):
             writer.save()
         filesystem, _ = store.filesystem()
         with filesystem.open_input_stream(files_path) as source:
             return tuple(StagedFile(**file) for file in json.loads(source.read()))
-
-
-def _start(config: SparkConfig) -> SparkSession:
-    builder = SparkSession.builder.appName("rag-assets")
-    if config.remote is not None:
-        return builder.remote(config.remote).getOrCreate()
-    require_java()
-    # Workers must be this very interpreter; "python3" of the PATH has none of the packages.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    settings = {
-        "spark.driver.memory": config.driver_memory,
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
-        "spark.python.worker.reuse": "true",
-        **config.conf,
-    }
-    if not config.master.startswith("local"):
-        for name in ("spark.driver.bindAddress", "spark.driver.host"):
-            if name not in config.conf:
-                settings.pop(name)
-    for name, value in settings.items():
-        builder = builder.config(name, value)
-    session = builder.master(config.master).getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
-    return session
 
 
 def _spark_schema(table: str) -> Any:
@@ -161,28 +158,3 @@ def _write_work(store: Store, folder: str, table: pa.Table, rows_per_group: int)
     path = f"{folder}/input.parquet"
     pq.write_table(table, path, filesystem=filesystem, row_group_size=max(1, rows_per_group))
     return path
-
-
-@contextmanager
-def _task_progress(session: SparkSession, what: str, on_progress: Progress) -> Iterator[None]:
-    """Report finished tasks while a job runs; Spark Connect has no status tracker, so there it stays silent."""
-    context = getattr(session, "_sc", None)
-    if context is None:
-        yield
-        return
-    tracker, stop = context.statusTracker(), threading.Event()
-
-    def poll() -> None:
-        while not stop.wait(_POLL_S):
-            infos = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
-            total = sum(info.numTasks for info in infos if info is not None)
-            if total:
-                on_progress(f"Spark tasks of {what}", sum(i.numCompletedTasks for i in infos if i is not None), total)
-
-    thread = threading.Thread(target=poll, name="spark-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,11 @@ def upload(url: str, bucket: str, prefix: str, folder: Path) -> int:
 
 
 @contextmanager
-def spark_connect(folder: Path, *, master: str = "local[2]", env: Mapping[str, str] | None = None) -> Iterator[str]:
+def spark_connect(
+    folder: Path, *, master: str = "local[2]", env: Mapping[str, str] | None = None, port: int = 0
+) -> Iterator[str]:
     """Run the Spark Connect server that the package `pyspark` carries; gives its address, sc://..."""
-    port = free_port()
+    port = port or free_port()
     submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
     settings = {
         "spark.connect.grpc.binding.address": "127.0.0.1",
@@ -137,6 +140,35 @@ def spark_connect(folder: Path, *, master: str = "local[2]", env: Mapping[str, s
     command = [str(submit), "--class", name, "--master", master, *conf, "spark-internal"]
     with process("spark", command, folder, lambda: _listens(port), {"PYSPARK_PYTHON": sys.executable, **(env or {})}):
         yield f"sc://127.0.0.1:{port}"
+
+
+@contextmanager
+def spark_standalone(folder: Path, workers: int = 2) -> Iterator[str]:
+    """Run a Spark master and workers of one core each, every one a process; gives the master's address, spark://..."""
+    port = free_port()
+    run = str(Path(pyspark.__file__).parent / "bin" / "spark-class")
+    deploy = "org.apache.spark.deploy"
+    env = {"PYSPARK_PYTHON": sys.executable, "SPARK_NO_DAEMONIZE": "1", "SPARK_DAEMON_MEMORY": "256m"}
+    master = [run, f"{deploy}.master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0"]
+    with ExitStack() as stack:
+        stack.enter_context(process("spark-master", master, folder, lambda: _listens(port), env))
+        for number in range(workers):
+            own, work = free_port(), folder / f"spark-worker-{number}"
+            worker = [run, f"{deploy}.worker.Worker", f"spark://127.0.0.1:{port}", "--host", "127.0.0.1"]
+            worker += [
+                "--port",
+                str(own),
+                "--webui-port",
+                "0",
+                "--cores",
+                "1",
+                "--memory",
+                "1g",
+                "--work-dir",
+                str(work),
+            ]
+            stack.enter_context(process(work.name, worker, folder, partial(_listens, own), env))
+        yield f"spark://127.0.0.1:{port}"
 
 
 @contextmanager
