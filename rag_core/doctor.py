@@ -33,6 +33,7 @@ MIN_PYTHON = (3, 11)
 MIN_JAVA = 17
 _MIN_MEMORY_BYTES = 3 * 1024**3  # peak of the largest process, with room for the system
 _MIN_DISK_BYTES = 2 * 1024**3
+_PORTS = {"https": 443, "sc": 15_002, "spark": 7_077}
 _CONNECT_TIMEOUT_S = 3.0
 _JAVA_TIMEOUT_S = 20.0
 _JAVA_REMEDY = (
@@ -67,6 +68,7 @@ def run_doctor(loaded: LoadedConfig, env: Mapping[str, str] | None = None) -> li
     return [
         _python(),
         _java(env),
+        *_spark(config),
         _memory(),
         _store(config.store),
         *(finding for source in config.sources for finding in _source(source)),
@@ -101,6 +103,16 @@ def _java(env: Mapping[str, str]) -> Finding:
     if problem:
         return Finding("Java", "warn", f"{problem}; changes of few objects do without", _JAVA_REMEDY)
     return Finding("Java", "ok", f"version {_java_version(_java_program(env))}")
+
+
+def _spark(config: RagConfig) -> Iterator[Finding]:
+    spark = config.spark
+    remedy = "start it, or correct {}; docs/spark.md says what it needs"
+    if spark.remote is not None:
+        yield _endpoint("Spark Connect", spark.remote.split("/;", maxsplit=1)[0], remedy.format("spark.remote"))
+    elif spark.master.startswith("spark://"):
+        first = spark.master.split(",", maxsplit=1)[0]  # others stand by
+        yield _endpoint("Spark master", first, remedy.format("spark.master"))
 
 
 def _java_problem(env: Mapping[str, str]) -> str | None:
@@ -244,7 +256,7 @@ def _milvus(config: RagConfig) -> Finding:
 def _endpoint(name: str, uri: str, remedy: str) -> Finding:
     try:
         parts = urlsplit(uri)
-        address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        address = (parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 80))
         with socket.create_connection(address, timeout=_CONNECT_TIMEOUT_S):
             return Finding(name, "ok", f"{address[0]}:{address[1]} accepts connections")
     except (OSError, ValueError) as error:

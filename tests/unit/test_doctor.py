@@ -87,6 +87,23 @@ def test_store_root_below_a_file(tmp_path: Path) -> None:
     assert "cannot be written" in finding.detail
 
 
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ("remote: 'sc://127.0.0.1:{}/;token=secret'", "Spark Connect"),
+        ("master: 'spark://127.0.0.1:{},b:1'", "Spark master"),
+    ],
+)
+def test_a_spark_cluster(tmp_path: Path, setting: str, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        more = f"spark: {{{setting.format(server.getsockname()[1])}}}"
+        assert find(run_doctor(load(tmp_path, more), {}), name).status == "ok"
+    finding = find(run_doctor(load(tmp_path, more), {}), name)
+    assert finding.status == "fail"
+    assert "secret" not in finding.detail
+    assert "docs/spark.md" in finding.remedy
+
+
 def test_milvus_server(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
