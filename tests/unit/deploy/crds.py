@@ -106,6 +106,7 @@ SPECS: Final[dict[tuple[str, str], Schema]] = {
             image=TEXT,
             serviceAccountName=TEXT,
             enableRollingUpdate=FLAG,
+            disableMetric=FLAG,
             podLabels=TEXTS,
             mixCoord=of(**_NODE),
             streamingNode=of(**_NODE),

@@ -157,7 +157,7 @@ def test_a_run_finds_what_it_names(job: dict[str, Any]) -> None:
         for source in container["envFrom"]
         if "secretRef" in source
     }
-    assert optional == {"rag-secrets": None, "rag-store": True}
+    assert optional == {"rag-postgres": None, "rag-secrets": None, "rag-store": True}
 
 
 def test_tags_of_a_run_may_ask_for_room_and_for_nothing_else() -> None:

@@ -20,7 +20,7 @@ K8S = DEPLOY / "k8s"
 VERSIONS = ("1.30", "1.37")
 SIZES = render.OVERLAYS
 # Who makes these is told in docs/deploy.md; examples/external-secrets.yaml makes them from a vault.
-SECRETS = {"rag-secrets", "rag-store", "rag-serving-keys"}
+SECRETS = {"rag-postgres", "rag-secrets", "rag-store", "rag-serving-keys"}
 
 
 def stack(size: str) -> list[Manifest]:
@@ -141,6 +141,15 @@ def test_what_is_named_is_there(size: str) -> None:
     for binding in of_kind(size, "RoleBinding").values():
         assert binding["roleRef"]["name"] in of_kind(size, "Role")
         assert {subject["name"] for subject in binding["subjects"]} <= accounts.keys()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_secrets_go_to_those_that_need_them(size: str) -> None:
+    for name, pod in pods(size).items():
+        text = yaml.safe_dump(pod)
+        assert ("rag-postgres" in text) == (name.startswith("rag-dagster") or name == "rag-exporter"), name
+        assert ("rag-serving-keys" in text) == (name == "rag-serving"), name
+        assert ("rag-secrets" in text) == (not name.startswith("rag-spark")), name
 
 
 def matching(size: str, labels: dict[str, str]) -> list[Manifest]:
