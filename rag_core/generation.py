@@ -7,6 +7,7 @@ chunks, and another index type shares chunks and vectors.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ _EMBEDDING: Final = (
     "backend", "model", "revision", "dim", "max_tokens", "tokenizer", "query_prefix", "passage_prefix", "base_url",
 )  # fmt: skip
 _INDEX: Final = ("index_type", "metric", "build_params", "search_params", "lexical")
+# Kept only where they are not the default: manifests from before there was a choice say nothing of them.
+_INDEX_LATER: Final = ("vector_type", "shards")
 _LANE_CHARS: Final = 12
 
 
@@ -49,10 +52,18 @@ class Generation:
     def settings(self) -> str:
         """What `restored` needs to make this generation again, as JSON; holds no secret."""
         embedding = self.config.embedding.model_dump(mode="json", include=set(_EMBEDDING))
-        index = self.config.index.model_dump(mode="json", include=set(_INDEX))
+        index = self.config.index.model_dump(mode="json", include={*_INDEX, *_INDEX_LATER})
+        for name in _INDEX_LATER:
+            if index[name] == IndexConfig.model_fields[name].default:
+                del index[name]
         chunking = self.config.chunking.model_dump(mode="json")
         lanes = {"chunk_lane": self.chunk_lane, "embedding_lane": self.embedding_lane}
         return json.dumps({"chunking": chunking, "embedding": embedding, "index": index, **lanes}, sort_keys=True)
+
+
+def index_of(now: IndexConfig, kept: Mapping[str, Any]) -> IndexConfig:
+    """Return the `index` section with what a manifest has of it, and its connection as it is now."""
+    return IndexConfig(**{**now.model_dump(exclude={*_INDEX, *_INDEX_LATER}), **kept})
 
 
 def changed_settings(old: Generation, new: Generation) -> list[str]:
@@ -101,7 +112,7 @@ def restored(config: RagConfig, collection: str, settings: str) -> Generation:
             "chunking": ChunkingConfig(**kept["chunking"]),
             "embedding": EmbeddingConfig(**{**config.embedding.model_dump(), **kept["embedding"]}),
             # Settings that a manifest does not have were the defaults when it was written.
-            "index": IndexConfig(**{**config.index.model_dump(exclude=set(_INDEX)), **kept["index"]}),
+            "index": index_of(config.index, kept["index"]),
         }
     )
     return Generation(

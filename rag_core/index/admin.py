@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from rag_core.config import IndexConfig
 from rag_core.errors import FingerprintMismatchError, PermanentError, TransientError
-from rag_core.index import schema
+from rag_core.index import loading, schema
 from rag_core.index.capabilities import Capabilities
 from rag_core.index.connection import Connection
 from rag_core.index.lite_files import locked
@@ -79,24 +79,38 @@ class CollectionAdmin:
             FingerprintMismatchError: The collection exists with another model or dimension.
         """
         config = config or self.config
-        wanted = CollectionMeta(model_fingerprint, dim, config.metric, config.index_type, lexical=config.lexical)
+        wanted = CollectionMeta(
+            model_fingerprint,
+            dim,
+            config.metric,
+            config.index_type,
+            lexical=config.lexical,
+            vector_type=config.vector_type,
+        )
         with self.write_lock():
             if not self.has_collection(name):
-                self._call(
-                    f"making collection {name}",
-                    lambda milvus: milvus.create_collection(
-                        name,
-                        schema=schema.milvus_schema(dim, wanted),
-                        properties=schema.collection_properties(wanted) if self.capabilities.kind == "lite" else {},
-                        timeout=self._connection.long_timeout_s,
-                    ),
-                )
+                create = partial(
+                    _create_collection, name=name, meta=wanted, config=config, lite=self.capabilities.kind == "lite",
+                    timeout=self._connection.long_timeout_s,
+                )  # fmt: skip
+                self._call(f"making collection {name}", create)
             found = self.meta(name)
             if found != wanted:
                 raise FingerprintMismatchError(f"collection {name} holds {found}, but {wanted} is wanted")
             self._ensure_indexes(name, config)
+            if self.capabilities.mmap:
+                self._ensure_mmap(name)
             self.load(name)
         return wanted
+
+    def _ensure_mmap(self, name: str) -> None:
+        timeout = self._connection.long_timeout_s
+        described = self._call(
+            f"description of {name}", lambda milvus: milvus.describe_collection(name, timeout=timeout)
+        )
+        if loading.is_mapped(described) != self.config.mmap:
+            apply = partial(loading.map_from_disk, name=name, mmap=self.config.mmap, timeout=timeout)
+            self._call(f"index.mmap of {name}", apply)
 
     def _ensure_indexes(self, name: str, config: IndexConfig) -> None:
         timeout = self._connection.long_timeout_s
@@ -110,9 +124,8 @@ class CollectionAdmin:
                 self._call(f"making index {field} of {name}", create)
 
     def load(self, name: str) -> None:
-        """Load a collection for searching; at once if it is loaded."""
-        timeout = self._connection.long_timeout_s
-        self._call(f"load of {name}", lambda milvus: milvus.load_collection(name, timeout=timeout))
+        """Load a collection for searching, on as many nodes as is configured; at once if it is so loaded."""
+        self._connection.load(name)
 
     def has_collection(self, name: str) -> bool:
         """Tell whether a collection or alias of that name exists."""
@@ -245,6 +258,15 @@ class CollectionAdmin:
 
     def _call(self, action: str, request: Callable[[Any], Any], collection: str | None = None) -> Any:
         return self._connection.call(action, request, collection=collection)
+
+
+def _create_collection(
+    milvus: Any, *, name: str, meta: CollectionMeta, config: IndexConfig, lite: bool, timeout: float
+) -> None:
+    properties = schema.collection_properties(meta) if lite else loading.properties(mmap=config.mmap)
+    shards = {} if config.shards is None else {"num_shards": config.shards}
+    made = schema.milvus_schema(meta.dim, meta)
+    milvus.create_collection(name, schema=made, properties=properties, timeout=timeout, **shards)
 
 
 def _create_index(milvus: Any, *, name: str, params: Any, timeout: float) -> None:

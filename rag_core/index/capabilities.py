@@ -51,7 +51,8 @@ class Capabilities:
         users: Users, roles and TLS.
         partition_load: Whether single partitions can be loaded and released.
         filter_templates: Whether filter values can travel beside the expression.
-        replicas: Several copies in memory, resource groups, mmap.
+        placement: Shards, several copies in memory, resource groups.
+        mmap: Whether a collection's property says that it is mapped from disk.
         concurrent_writers: Whether several clients may write to a collection at once.
         max_partitions: Partitions of one collection.
     """
@@ -64,7 +65,8 @@ class Capabilities:
     users: bool
     partition_load: bool
     filter_templates: bool
-    replicas: bool
+    placement: bool
+    mmap: bool
     concurrent_writers: bool
     max_partitions: int
 
@@ -107,7 +109,8 @@ def capabilities(kind: ServerKind, version: Version) -> Capabilities:
         users=True,
         partition_load=True,
         filter_templates=version >= (2, 5, 0),
-        replicas=True,
+        placement=True,
+        mmap=version >= (2, 4, 0),
         concurrent_writers=True,
         max_partitions=1024 if version >= (2, 4, 0) else 4096,
     )
@@ -144,12 +147,32 @@ def check_index_config(config: IndexConfig, offered: Capabilities, *, partitions
             )
         if config.uri is not None and config.uri.startswith("https://"):
             raise ConfigError(f"index.uri: {config.uri!r}: {offered.label} has no TLS; use http://")
+    _check_layout(config, offered)
     if partitions is not None and partitions > offered.max_partitions:
         raise ConfigError(
             f"buckets: {partitions} partitions, but a collection of {offered.label} holds {offered.max_partitions}; "
             "lower buckets"
         )
     check_params(config, lite=offered.kind == "lite", label=offered.label)
+
+
+def _check_layout(config: IndexConfig, offered: Capabilities) -> None:
+    if config.vector_type not in offered.vector_types:
+        # Asking does not help here either: 2.3.5 makes a collection with such a field, and cannot fill it.
+        raise ConfigError(
+            f"index.vector_type: {offered.label} has no {config.vector_type}; leave it out for FLOAT_VECTOR, or use a "
+            "server of Milvus 2.4 or later"
+        )
+    for key in ("shards", "replicas", "resource_groups"):
+        if getattr(config, key) and not offered.placement:
+            raise ConfigError(
+                f"index.{key}: {offered.label} keeps one copy in one process; remove it, or set index.uri to a server"
+            )
+    if config.mmap and not offered.mmap:
+        raise ConfigError(
+            f"index.mmap: {offered.label} does not map single collections from disk; set it to false, or use a server "
+            "of Milvus 2.4 or later"
+        )
 
 
 def _lite(version: Version) -> Capabilities:
@@ -162,7 +185,8 @@ def _lite(version: Version) -> Capabilities:
         users=False,
         partition_load=False,
         filter_templates=False,
-        replicas=False,
+        placement=False,
+        mmap=False,
         concurrent_writers=False,
         max_partitions=1024,  # no limit of its own; each is a folder that every flush looks into
     )

@@ -17,6 +17,7 @@ from rag_core.index import lite_server, schema
 from rag_core.index.admin import CollectionAdmin
 from rag_core.index.capabilities import check_index_config
 from rag_core.index.connection import Connection
+from rag_core.index.vectors import FLOAT16, encoded
 from rag_core.tables.store import Store
 
 STRONG: Final = "Strong"  # reads see every acknowledged write
@@ -80,7 +81,8 @@ class IndexClient(CollectionAdmin):
         if rows.num_rows == 0:
             return 0
         self._check_vectors(collection, rows)
-        data = list(schema.milvus_rows(rows, with_words=self.meta(collection).lexical))
+        meta = self.meta(collection)
+        data = list(schema.milvus_rows(rows, with_words=meta.lexical, vector_type=meta.vector_type))
         name = schema.partition_name(partition_key)
         with self.write_lock():
             self._call(
@@ -256,11 +258,12 @@ class IndexClient(CollectionAdmin):
         Returns:
             The hits of each query, in the order of the queries.
         """
+        queries = self._as_stored(collection, field, queries)
         answers = self._call(
             f"search of {field} in {collection}",
             lambda milvus: milvus.search(
                 collection,
-                data=list(queries),
+                data=queries,
                 anns_field=field,
                 filter=expression,
                 limit=limit,
@@ -279,6 +282,12 @@ class IndexClient(CollectionAdmin):
             [(sign(hit["distance"]), {**hit["entity"], schema.PRIMARY: hit.id}) for hit in hits]
             for hits in answers
         ]
+
+    def _as_stored(self, collection: str, field: str, queries: Sequence[Any]) -> list[Any]:
+        """Write questions in the field's type: a server compares vectors of one type only."""
+        if field != schema.DENSE or FLOAT16 not in self.capabilities.vector_types:
+            return list(queries)
+        return [encoded(query, self.meta(collection).vector_type) for query in queries]
 
     def _query(
         self,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rag_core.config import IndexConfig
 from rag_core.errors import TransientError
+from rag_core.index import loading
 from rag_core.index.capabilities import Capabilities, capabilities, parse_version, server_kind
 from rag_core.index.milvus_errors import is_not_loaded, is_overloaded, is_unreachable, quiet_pymilvus, sorted_error
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _BACK_OFF_S: Final = 0.1
 _MAX_BACK_OFF_S: Final = 3.0
+_PLACEMENT: Final = {"replicas", "resource_groups"}
 _LONG: Final = 10.0  # loading, flushing and building take longer than reading
 
 Result = TypeVar("Result")
@@ -103,7 +105,7 @@ class Connection:
                 if milvus is not self._milvus:
                     continue  # another thread has connected again, and closed this channel
                 if is_not_loaded(error) and collection is not None and not loaded:
-                    self._load(collection)
+                    self.load(collection)
                     loaded = True
                     continue
                 if not is_unreachable(error) and not is_overloaded(error):
@@ -113,14 +115,16 @@ class Connection:
                 if is_unreachable(error):
                     self._reconnect(milvus)
 
+    def load(self, collection: str) -> None:
+        """Load a collection for searching, as configured; errors as those of `call`."""
+        self.call(
+            f"load of {collection}{_as_asked(self._config)}",
+            lambda milvus: loading.load(milvus, collection, self._config, timeout=self.long_timeout_s),
+        )
+
     def close(self) -> None:
         """Close the channel."""
         self._milvus.close()
-
-    def _load(self, collection: str) -> None:
-        self.call(
-            f"load of {collection}", lambda milvus: milvus.load_collection(collection, timeout=self.long_timeout_s)
-        )
 
     def _reconnect(self, failed: "MilvusClient") -> None:
         """Replace a client whose channel is broken: pymilvus's own recovery ends at the first refused connection."""
@@ -164,3 +168,8 @@ class Connection:
             )
         except (MilvusException, RpcError) as error:
             raise sorted_error(error, address=self.address, action="connecting") from error
+
+
+def _as_asked(config: IndexConfig) -> str:
+    asked = ", ".join(f"index.{key}: {value}" for key, value in config.model_dump(include=_PLACEMENT).items() if value)
+    return f" ({asked})" if asked else ""

@@ -9,6 +9,7 @@ import numpy as np
 from rag_core.index import schema
 from rag_core.index.client import IndexClient, slices
 from rag_core.index.unfindable import Sample
+from rag_core.index.vectors import decoded
 
 _ROWS_AT_ONCE: Final = 100  # with text and vector
 _FIELDS: Final = ("doc_id", "text", "title", "language", schema.DENSE)
@@ -48,8 +49,10 @@ def samples_of(
     read: dict[str, dict[str, Any]] = {}
     for some in slices([chunk_id for ids in chosen.values() for chunk_id in ids], _ROWS_AT_ONCE):
         read |= client.fetch(collection, partition_key, some, _FIELDS)
+    vector_type = client.meta(collection).vector_type if read else ""
     return {
-        doc_id: tuple(_sample(read[chunk_id]) for chunk_id in ids if chunk_id in read) for doc_id, ids in chosen.items()
+        doc_id: tuple(_sample(read[chunk_id], vector_type) for chunk_id in ids if chunk_id in read)
+        for doc_id, ids in chosen.items()
     }
 
 
@@ -62,6 +65,6 @@ def names_of(
     return {row["doc_id"]: Names(row["uri"], row["external_id"] or None) for row in found.values()}
 
 
-def _sample(row: Mapping[str, Any]) -> Sample:
-    vector = np.asarray(row[schema.DENSE], np.float32)
+def _sample(row: Mapping[str, Any], vector_type: str) -> Sample:
+    vector = decoded(row[schema.DENSE], vector_type)
     return Sample(row["doc_id"], row["text"], row["title"], row["language"], vector)

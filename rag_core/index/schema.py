@@ -17,6 +17,7 @@ from rag_core import ids
 from rag_core.chunking.model import embedded_text
 from rag_core.config import IndexConfig
 from rag_core.index import bm25, lexical
+from rag_core.index.vectors import FLOAT32, encoded
 
 if TYPE_CHECKING:
     from pymilvus import CollectionSchema
@@ -65,6 +66,7 @@ class CollectionMeta:
         index_type: Of the dense field.
         schema_version: `SCHEMA_VERSION` when it was made.
         lexical: Whether it has the BM25 weights of the chunks' words.
+        vector_type: Milvus data type of the dense field.
     """
 
     model_fingerprint: str
@@ -73,10 +75,14 @@ class CollectionMeta:
     index_type: str
     schema_version: int = SCHEMA_VERSION
     lexical: bool = True
+    vector_type: str = FLOAT32
 
     def to_json(self) -> str:
         """Write for the collection's description or properties."""
-        return json.dumps(asdict(self), sort_keys=True)
+        fields = asdict(self)
+        if self.vector_type == FLOAT32:  # as collections say that were made before there was a choice
+            del fields["vector_type"]
+        return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_description(cls, described: Mapping[str, Any]) -> "CollectionMeta | None":
@@ -101,6 +107,9 @@ def index_fingerprint(config: IndexConfig, *, dim: int, model_fingerprint: str, 
             "index_type": config.index_type,
             "metric": config.metric,
             "build_params": config.build_params,
+            # Only where they are not the default, so that collections from before there was a choice keep their names.
+            **({"vector_type": config.vector_type} if config.vector_type != FLOAT32 else {}),
+            **({"shards": config.shards} if config.shards is not None else {}),
             **({"terms": lexical.fingerprint_parts(), "bm25": bm25.fingerprint_parts()} if config.lexical else {}),
         }
     )
@@ -126,7 +135,7 @@ def milvus_schema(dim: int, meta: CollectionMeta) -> "CollectionSchema":
         schema.add_field(name, DataType.VARCHAR, max_length=limit, is_primary=name == PRIMARY)
     for name in _INT64:
         schema.add_field(name, DataType.INT64)
-    schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=dim)
+    schema.add_field(DENSE, DataType[meta.vector_type], dim=dim)
     if meta.lexical:
         schema.add_field(SPARSE, DataType.SPARSE_FLOAT_VECTOR)
     return schema
@@ -181,12 +190,15 @@ def vectors_of(rows: pa.RecordBatch | pa.Table) -> np.ndarray:
     return values.reshape(len(column), dims[0] if dims else 0)
 
 
-def milvus_rows(rows: pa.RecordBatch | pa.Table, *, with_words: bool = True) -> Iterator[dict[str, Any]]:
+def milvus_rows(
+    rows: pa.RecordBatch | pa.Table, *, with_words: bool = True, vector_type: str = FLOAT32
+) -> Iterator[dict[str, Any]]:
     """Turn chunks joined with their vectors into rows for Milvus.
 
     Args:
         rows: Columns of `rag_core.schemas.CHUNKS` and `vector`, `model_fingerprint`; others are ignored.
         with_words: Whether rows get the BM25 weights of their words.
+        vector_type: Milvus data type of the dense field.
 
     Yields:
         One row for each input row, in order. Unknown text is empty, unknown page and time are 0; title, uri and the
@@ -203,7 +215,7 @@ def milvus_rows(rows: pa.RecordBatch | pa.Table, *, with_words: bool = True) -> 
         chunk["heading_path"] = HEADING_SEPARATOR.join(chunk["heading_path"] or ())
         row: dict[str, Any] = {name: fit(chunk.get(name) or "", limit) for name, limit in _VARCHAR.items()}
         row |= {name: chunk.get(name) or 0 for name in _INT64}
-        row |= {"modified_at": times[number], DENSE: vector}
+        row |= {"modified_at": times[number], DENSE: encoded(vector, vector_type)}
         if with_words:
             row[SPARSE] = bm25.chunk_vector(terms) or _NO_TERMS
         yield row

@@ -13,12 +13,13 @@ from rag_core.config import IndexConfig
 from rag_core.index import schema
 from rag_core.index.client import IndexClient
 from rag_core.index.ledger import LedgerTables
+from rag_core.index.vectors import decoded, tolerance
 from rag_core.tables.delta import in_set
 
 _LIMIT: Final = 10
 _THOROUGH: Final = 1_000  # hits of the second, thorough search
 _NLIST: Final = 128  # of Milvus and Lite, where the configuration says nothing
-_SAME: Final = 1e-5  # difference of two scores, or of two components, that counts as none
+_SAME: Final = 1e-5  # difference of two scores that counts as none
 _AT_ONCE: Final = 256  # vectors in memory
 
 
@@ -66,7 +67,8 @@ def unsearchable(
         stored = client.fetch(tables.collection, partition_key, list(vectors), [schema.DENSE])
         searched += len(vectors)
         for chunk_id, vector in vectors.items():
-            if not _holds(stored.get(chunk_id), vector) or not _finds(client, tables, partition_key, chunk_id, vector):
+            held = _holds(stored.get(chunk_id), vector, tables.index.vector_type)
+            if not held or not _finds(client, tables, partition_key, chunk_id, vector):
                 missed.append(chunk_id)
     return sorted(missed), searched
 
@@ -79,9 +81,9 @@ def _vectors(tables: LedgerTables, partition_key: str, chunk_ids: Sequence[str])
     return dict(zip(rows["chunk_id"].to_pylist(), schema.vectors_of(rows), strict=True))
 
 
-def _holds(row: Mapping[str, Any] | None, vector: np.ndarray) -> bool:
-    stored = np.asarray(row[schema.DENSE] if row else (), np.float32)
-    return stored.shape == vector.shape and bool(np.allclose(stored, vector, rtol=0.0, atol=_SAME))
+def _holds(row: Mapping[str, Any] | None, vector: np.ndarray, vector_type: str) -> bool:
+    stored = decoded(row[schema.DENSE] if row else None, vector_type)
+    return stored.shape == vector.shape and bool(np.allclose(stored, vector, rtol=0.0, atol=tolerance(vector_type)))
 
 
 def _finds(client: IndexClient, tables: LedgerTables, partition_key: str, chunk_id: str, vector: np.ndarray) -> bool:

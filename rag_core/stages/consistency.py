@@ -6,9 +6,9 @@ And which partitions must not be mended from their tables, because the tables ar
 import json
 from collections.abc import Sequence
 
-from rag_core.config import IndexConfig, RagConfig
+from rag_core.config import RagConfig
 from rag_core.errors import ConfigError
-from rag_core.generation import configured
+from rag_core.generation import configured, index_of
 from rag_core.index.ledger import LedgerTables
 from rag_core.quality.gate import gate
 from rag_core.quality.lanes import Lanes
@@ -47,7 +47,7 @@ def ledger_tables(store: Store, config: RagConfig, collection: str = "") -> Ledg
         embedding_lane=kept["embedding_lane"],
         model_fingerprint=published.model_fingerprint,
         dim=published.dim,
-        index=IndexConfig(**{**config.index.model_dump(), **kept["index"]}),
+        index=index_of(config.index, kept["index"]),
     )
 
 

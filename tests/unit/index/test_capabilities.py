@@ -1,5 +1,7 @@
+from typing import Any
+
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from rag_core.config import IndexConfig
 from rag_core.errors import ConfigError
@@ -116,3 +118,44 @@ def test_right_parameters_pass() -> None:
     refined = {"M": 16, "sq_type": "BF16", "refine": True}
     config = IndexConfig(index_type="HNSW_SQ", build_params=refined, search_params={"ef": 64, "refine_k": 1.5})
     check_index_config(config, CLUSTER)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("shards", 2), ("replicas", 2), ("resource_groups", ("searches",)), ("replicas", 1)]
+)
+def test_placement_needs_a_server(setting: str, value: object) -> None:
+    config = IndexConfig(lexical=False, **{setting: value})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=rf"index\.{setting}: Milvus Lite 3\.2\.2 keeps one copy"):
+        check_index_config(config, LITE)
+    check_index_config(config, OLD)
+
+
+@pytest.mark.parametrize("vector_type", ["FLOAT16_VECTOR", "BFLOAT16_VECTOR"])
+def test_vectors_of_16_bits_need_milvus_2_4(vector_type: str) -> None:
+    config = IndexConfig(lexical=False, vector_type=vector_type)  # type: ignore[arg-type]
+    for offered in (LITE, OLD):
+        with pytest.raises(ConfigError, match=rf"index\.vector_type: .*{offered.label} has no {vector_type}.*2\.4"):
+            check_index_config(config, offered)
+    check_index_config(config, STANDALONE)
+
+
+def test_mmap_of_one_collection_needs_milvus_2_4() -> None:
+    config = IndexConfig(lexical=False, mmap=True)
+    for offered in (LITE, OLD):
+        with pytest.raises(ConfigError, match=rf"index\.mmap: {offered.label} .*2\.4"):
+            check_index_config(config, offered)
+    check_index_config(config, STANDALONE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"uri": "http://host:19530", "tls": {"ca_file": "ca.pem"}}, "uri is http://host:19530; write https"),
+        ({"tls": {}}, "uri is empty"),
+        ({"uri": "https://host:19530", "tls": {"cert_file": "a", "ca_file": "c"}}, "cert_file and key_file belong"),
+        ({"uri": "https://host:19530", "tls": {"cert_file": "a", "key_file": "b"}}, "need ca_file"),
+    ],
+)
+def test_certificates_that_would_not_be_used_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        IndexConfig(**settings)

@@ -15,10 +15,12 @@ from rag_core.index.schema import (
     fit,
     index_fingerprint,
     milvus_rows,
+    milvus_schema,
     partition_name,
     quoted,
     vectors_of,
 )
+from rag_core.index.vectors import decoded, tolerance
 from tests.index_support import DIM, chunk_id, rows, vector
 
 
@@ -50,6 +52,20 @@ def test_rows_for_milvus() -> None:
     assert plain["modified_at"] == int(datetime(2026, 1, 3, tzinfo=UTC).timestamp() * 1000)
     assert plain["dense"].dtype == np.float32
     assert np.array_equal(plain["dense"], vector(2))
+
+
+@pytest.mark.parametrize("vector_type", ["FLOAT16_VECTOR", "BFLOAT16_VECTOR"])
+def test_rows_of_16_bits_are_packed_by_the_client(vector_type: str) -> None:
+    from pymilvus.client.prepare import Prepare
+
+    schema = milvus_schema(DIM, CollectionMeta("m", DIM, "COSINE", "FLAT", vector_type=vector_type)).to_dict()
+    made = list(milvus_rows(rows([2, 3]), vector_type=vector_type))
+    request = Prepare.row_insert_param("c", made, "p", schema["fields"])
+    dense = next(field for field in request.fields_data if field.field_name == "dense").vectors
+    packed = dense.float16_vector or dense.bfloat16_vector
+    assert (dense.dim, len(packed)) == (DIM, 2 * 2 * DIM)
+    read = decoded(packed, vector_type).reshape(2, DIM)
+    assert np.allclose(read, [vector(2), vector(3)], rtol=0, atol=tolerance(vector_type))
 
 
 def test_unknown_values_are_empty_or_zero() -> None:
@@ -103,9 +119,19 @@ def test_fingerprint_changes_with_what_makes_indexes_differ() -> None:
         made(index_type="HNSW"),
         made(metric="IP"),
         made(index_type="HNSW", build_params={"M": 8}),
+        made(vector_type="FLOAT16_VECTOR"),
+        made(vector_type="BFLOAT16_VECTOR"),
+        made(shards=2),
     ]
     assert len(set(different)) == len(different)
     assert made(search_params={"ef": 3}) == made(write_batch=5) == made()
+    assert made(replicas=2, resource_groups=("searches",), mmap=True) == made()
+
+
+def test_fingerprint_of_collections_that_are_there_stays() -> None:
+    """Another one would have every store build its collection anew. It has no words, whose terms' version moves."""
+    made = index_fingerprint(IndexConfig(lexical=False), dim=384, model_fingerprint="m", chunker_fingerprint="c")
+    assert made == "3dca34d06e05c497b4be6901c7a7f012"
 
 
 def test_names_are_legal() -> None:
@@ -116,6 +142,9 @@ def test_names_are_legal() -> None:
 
 def test_meta_is_read_from_properties_or_description() -> None:
     meta = CollectionMeta("m", 4, "COSINE", "FLAT")
+    assert "vector_type" not in meta.to_json()  # which programs from before there was a choice do not know
+    half = CollectionMeta("m", 4, "COSINE", "FLAT", vector_type="FLOAT16_VECTOR")
+    assert CollectionMeta.from_description({"description": half.to_json()}) == half
     assert CollectionMeta.from_description({"properties": collection_properties(meta), "description": ""}) == meta
     assert CollectionMeta.from_description({"properties": {}, "description": meta.to_json()}) == meta
     assert CollectionMeta.from_description({"properties": {}, "description": "someone else's"}) is None
