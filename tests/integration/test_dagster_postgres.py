@@ -2,10 +2,11 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 
     with ExitStack() as stack:
         address = stack.enter_context(postgres(folder))
+        stack.callback(stop_postgres, folder)
         own = {
             "DAGSTER_POSTGRES_URL": address, "DAGSTER_HOME": str(home), "RAG_CONFIG": str(folder / "rag.yaml"),
             "PYTHONPATH": str(ROOT), "DAGSTER_DISABLE_TELEMETRY": "yes",
@@ -128,6 +130,12 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         )
         stack.enter_context(process("page", [str(BIN / "dagster-webserver"), *page], folder, answers, own))
         yield found
+
+
+def stop_postgres(folder: Path) -> None:
+    """Stop the Postgres that was started again, which is no child of the one that the fixture ends."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(int((folder / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGINT)
 
 
 def test_a_run_goes_through_the_queue(deployed: Deployed) -> None:
@@ -165,6 +173,18 @@ def test_postgres_is_killed_and_comes_back(deployed: Deployed) -> None:
     assert deployed.wait(run_id) == "SUCCESS", deployed.logs()
     assert before.keys() < deployed.runs().keys()
     assert deployed.command("dagster-daemon", "liveness-check").returncode == 0
+
+
+def test_a_run_that_is_under_way_outlives_a_short_gap(deployed: Deployed) -> None:
+    """Dagster tries to connect for some ten seconds, wherever the run meets the gap; the step's own retry is behind."""
+    run_id = deployed.launch("notes__01")
+    deadline = time.monotonic() + WAIT_S
+    while deployed.runs()[run_id] != "STARTED":
+        assert time.monotonic() < deadline, deployed.logs()
+        time.sleep(0.1)
+    with postgres_restarted(deployed.folder):
+        time.sleep(5)
+    assert deployed.wait(run_id) == "SUCCESS", deployed.logs()
 
 
 def test_an_upgrade_finds_nothing_to_migrate(deployed: Deployed) -> None:
