@@ -20,10 +20,10 @@ def inputs_digest(size: str) -> str:
     """Return the SHA-256 of all that a rendered file is made from: base, parts, the overlay, and Dagster's files."""
     others = {FOLDER / "overlays" / other for other in OVERLAYS if other != size} | {RENDERED, FOLDER / "examples"}
     found = hashlib.sha256()
-    for root in (FOLDER, FOLDER.parent / "dagster"):
-        for path in sorted(root.rglob("*")):
-            if path.is_file() and path.suffix in {".yaml", ".conf"} and not others & set(path.parents):
-                found.update(path.relative_to(FOLDER.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    dagster = FOLDER.parent / "dagster"
+    for path in [dagster / "kustomization.yaml", dagster / "cluster.yaml", *sorted(FOLDER.rglob("*"))]:
+        if path.suffix in {".yaml", ".conf"} and not others & set(path.parents):
+            found.update(path.relative_to(FOLDER.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return found.hexdigest()
 
 
