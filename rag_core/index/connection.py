@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rag_core.config import IndexConfig
 from rag_core.errors import TransientError
-from rag_core.index import loading
+from rag_core.index import loading, tls
 from rag_core.index.capabilities import Capabilities, capabilities, parse_version, server_kind
 from rag_core.index.milvus_errors import is_not_loaded, is_overloaded, is_unreachable, quiet_pymilvus, sorted_error
 
@@ -157,6 +157,9 @@ class Connection:
         from pymilvus import MilvusClient
         from pymilvus.exceptions import MilvusException
 
+        options = tls.client_options(self._config.tls)
+        if self._config.tls is not None:  # at once, where grpc would wait for its time limit
+            tls.check_handshake(self._config, self.address)
         token: Any = self._config.token.get_secret_value() if self._config.token else ""
         try:
             return MilvusClient(
@@ -165,8 +168,11 @@ class Connection:
                 db_name=self._config.database,
                 timeout=self._config.timeout_s,
                 dedicated=True,  # a shared channel would be closed under the other client's feet
+                **options,
             )
         except (MilvusException, RpcError) as error:
+            if is_unreachable(error) and self._find_again is None:
+                tls.check_handshake(self._config, self.address)
             raise sorted_error(error, address=self.address, action="connecting") from error
 
 

@@ -33,7 +33,7 @@ def is_not_loaded(error: Exception) -> bool:
 
 def is_unreachable(error: Exception) -> bool:
     """Tell whether the server was not reached at all: it restarts, or the network is down."""
-    return _code(error) in _UNREACHABLE
+    return _code(error) in _UNREACHABLE and _refused_login(error) is None
 
 
 def is_overloaded(error: Exception) -> bool:
@@ -53,6 +53,7 @@ def sorted_error(error: Exception, *, address: str, action: str) -> RagError:
         TransientError for a server that is unreachable, slow, overloaded or failed in a way it does not explain;
         ConfigError for a refused login; PermanentError for a request that can never succeed.
     """
+    error = _refused_login(error) or error
     code, message = _code(error), _message(error)
     what = f"{action} on {address}: {message}"
     if code in _AUTHENTICATION or "auth check failure" in message:
@@ -62,6 +63,12 @@ def sorted_error(error: Exception, *, address: str, action: str) -> RagError:
     if code in _COLLECTION_NOT_FOUND or code == _PARTITION_NOT_FOUND:
         return PermanentError(f"{what}. Run the index stage first")
     return TransientError(what)
+
+
+def _refused_login(error: Exception) -> Exception | None:
+    """Return the refusal behind an error: while it connects, pymilvus calls one a failure to connect."""
+    cause = error.__cause__
+    return cause if isinstance(cause, Exception) and _code(cause) in _AUTHENTICATION else None
 
 
 def _code(error: Exception) -> Any:
