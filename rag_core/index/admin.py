@@ -116,7 +116,10 @@ class CollectionAdmin:
         timeout = self._connection.long_timeout_s
         present = self._call(f"indexes of {name}", lambda milvus: milvus.list_indexes(name, timeout=timeout))
         wanted = schema.milvus_indexes(
-            config, lite=self.capabilities.kind == "lite", scalar=self.capabilities.scalar_index_types
+            config,
+            lite=self.capabilities.kind == "lite",
+            scalar=self.capabilities.scalar_index_types,
+            own_params=self.capabilities.own_params,
         )
         for field, params in wanted.items():
             if field not in present:

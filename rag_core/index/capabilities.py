@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from rag_core.config import IndexConfig
 from rag_core.errors import ConfigError
-from rag_core.index.index_params import check_params
+from rag_core.index.index_params import check_filled, check_params
 
 ServerKind = Literal["lite", "standalone", "cluster"]
 Version = tuple[int, int, int]
@@ -52,6 +52,7 @@ class Capabilities:
         partition_load: Whether single partitions can be loaded and released.
         filter_templates: Whether filter values can travel beside the expression.
         placement: Shards, several copies in memory, resource groups.
+        own_params: Whether build parameters that are left out have values of the server's own.
         mmap: Whether a collection's property says that it is mapped from disk.
         concurrent_writers: Whether several clients may write to a collection at once.
         max_partitions: Partitions of one collection.
@@ -67,6 +68,7 @@ class Capabilities:
     filter_templates: bool
     placement: bool
     mmap: bool
+    own_params: bool
     concurrent_writers: bool
     max_partitions: int
 
@@ -111,6 +113,7 @@ def capabilities(kind: ServerKind, version: Version) -> Capabilities:
         filter_templates=version >= (2, 5, 0),
         placement=True,
         mmap=version >= (2, 4, 0),
+        own_params=version >= (2, 5, 0),
         concurrent_writers=True,
         max_partitions=1024 if version >= (2, 4, 0) else 4096,
     )
@@ -154,6 +157,8 @@ def check_index_config(config: IndexConfig, offered: Capabilities, *, partitions
             "lower buckets"
         )
     check_params(config, lite=offered.kind == "lite", label=offered.label)
+    if not offered.own_params:
+        check_filled(config, offered.label)
 
 
 def _check_layout(config: IndexConfig, offered: Capabilities) -> None:
@@ -187,6 +192,7 @@ def _lite(version: Version) -> Capabilities:
         filter_templates=False,
         placement=False,
         mmap=False,
+        own_params=True,
         concurrent_writers=False,
         max_partitions=1024,  # no limit of its own; each is a folder that every flush looks into
     )

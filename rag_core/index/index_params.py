@@ -111,6 +111,30 @@ _LITE: Final[Mapping[str, _Params]] = {
 }
 
 
+# What a server before 2.5 has no value of its own for: an index without them is refused there (seen on 2.3.5).
+_OLD_DEFAULTS: Final[Mapping[str, Any]] = {"M": 16, "efConstruction": 200, "nlist": 128, "nbits": 8}
+
+
+def filled(config: IndexConfig) -> dict[str, Any]:
+    """Return build parameters for a server that has none of its own: the given ones, and a value for each other."""
+    rules = _SERVER[config.index_type].build
+    own = {name: value for name, value in _OLD_DEFAULTS.items() if name in rules}
+    return {**own, **config.build_params}
+
+
+def check_filled(config: IndexConfig, label: str) -> None:
+    """Refuse an index of a server without values of its own if nothing can be filled in.
+
+    Raises:
+        ConfigError: Product quantization cuts vectors into `m` parts, which must fit the dimension.
+    """
+    if "m" in _SERVER[config.index_type].build and "m" not in config.build_params:
+        raise ConfigError(
+            f"index.build_params.m: {config.index_type} on {label} needs it; write a divisor of the vectors' "
+            "dimension, such as a quarter of it"
+        )
+
+
 def check_params(config: IndexConfig, *, lite: bool, label: str) -> None:
     """Refuse parameters that the index type does not have or whose value is out of bounds.
 

@@ -12,6 +12,7 @@ from rag_core.index.capabilities import (
     parse_version,
     server_kind,
 )
+from rag_core.index.index_params import filled
 
 LITE = capabilities("lite", (3, 2, 2))
 OLD = capabilities("standalone", (2, 3, 5))
@@ -159,3 +160,14 @@ def test_mmap_of_one_collection_needs_milvus_2_4() -> None:
 def test_certificates_that_would_not_be_used_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         IndexConfig(**settings)
+
+
+def test_old_servers_are_given_what_they_have_no_value_for() -> None:
+    assert filled(IndexConfig(index_type="HNSW", build_params={"M": 8})) == {"M": 8, "efConstruction": 200}
+    assert filled(IndexConfig(index_type="IVF_SQ8")) == {"nlist": 128}
+    assert filled(IndexConfig()) == {}
+    parts = IndexConfig(index_type="IVF_PQ", lexical=False)
+    with pytest.raises(ConfigError, match=r"index\.build_params\.m: IVF_PQ on Milvus standalone 2\.3\.5 needs it"):
+        check_index_config(parts, OLD)
+    check_index_config(parts, STANDALONE)
+    check_index_config(parts.model_copy(update={"build_params": {"m": 4}}), OLD)
