@@ -1,6 +1,7 @@
 """Dagster as a deployment runs it, from deploy/'s files: Postgres, code server, daemon, web server."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -47,17 +48,27 @@ class Deployed:
         assert "errors" not in found, found
         return found["data"]
 
-    def launch(self, partition: str) -> str:
+    def launch(self, partition: str, **more: str) -> str:
         """Launch the job of one stage for one partition, as the page does; it goes through the queue."""
         selector = {
             "repositoryName": "__repository__",
             "repositoryLocationName": "rag_assets",
             "jobName": "build_documents",
         }
-        tags = [{"key": "dagster/partition", "value": partition}]
+        tags = [{"key": key, "value": value} for key, value in {"dagster/partition": partition, **more}.items()]
         done = self.ask(LAUNCH, params={"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}})
         assert done["launchRun"]["__typename"] == "LaunchRunSuccess", done
         return str(done["launchRun"]["run"]["runId"])
+
+    def launch_when_back(self, partition: str, **more: str) -> str:
+        """Launch as soon as it is taken: the web server may fail a request or two after Postgres was away."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            try:
+                return self.launch(partition, **more)
+            except (httpx.HTTPError, AssertionError):
+                assert time.monotonic() < deadline, self.logs()
+                time.sleep(1)
 
     def runs(self) -> dict[str, str]:
         return {run["runId"]: run["status"] for run in self.ask(RUNS)["runsOrError"]["results"]}
@@ -162,14 +173,7 @@ def test_postgres_is_killed_and_comes_back(deployed: Deployed) -> None:
         time.sleep(3)  # every loop of the daemon meets its absence
         with pytest.raises((httpx.HTTPError, AssertionError)):
             deployed.runs()
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        try:
-            run_id = deployed.launch("notes__01")
-            break
-        except (httpx.HTTPError, AssertionError):
-            assert time.monotonic() < deadline, deployed.logs()
-            time.sleep(1)
+    run_id = deployed.launch_when_back("notes__01")
     assert deployed.wait(run_id) == "SUCCESS", deployed.logs()
     assert before.keys() < deployed.runs().keys()
     assert deployed.command("dagster-daemon", "liveness-check").returncode == 0
@@ -177,9 +181,9 @@ def test_postgres_is_killed_and_comes_back(deployed: Deployed) -> None:
 
 def test_a_run_that_is_under_way_outlives_a_short_gap(deployed: Deployed) -> None:
     """Dagster tries to connect for some ten seconds, wherever the run meets the gap; the step's own retry is behind."""
-    run_id = deployed.launch("notes__01")
+    run_id = deployed.launch_when_back("notes__01")
     deadline = time.monotonic() + WAIT_S
-    while deployed.runs()[run_id] != "STARTED":
+    while deployed.runs().get(run_id) != "STARTED":
         assert time.monotonic() < deadline, deployed.logs()
         time.sleep(0.1)
     with postgres_restarted(deployed.folder):
@@ -217,3 +221,22 @@ def launched(deployed: Deployed, partition: str) -> str:
     tag = {"key": "dagster/partition", "value": partition}
     runs = deployed.ask(RUNS)["runsOrError"]["results"]
     return str(next(run["runId"] for run in runs if tag in run["tags"] and run["status"] == "SUCCESS"))
+
+
+def test_a_run_that_is_lost_while_postgres_is_away_is_given_up_after_its_time(deployed: Deployed) -> None:
+    """Nobody writes that it ended. The last test: the code server stops to look after runs then, and may start none."""
+    run_id = deployed.launch_when_back("notes__00", **{"dagster/max_runtime": "20"})
+    deadline = time.monotonic() + WAIT_S
+    while not (processes := process_of(deployed, run_id)):
+        assert time.monotonic() < deadline, deployed.logs()
+        time.sleep(0.1)
+    with postgres_restarted(deployed.folder):
+        os.kill(processes.pop(), signal.SIGKILL)
+        time.sleep(30)  # longer than anyone tries to write that it is gone
+    assert deployed.wait(run_id) == "FAILURE", deployed.logs()
+
+
+def process_of(deployed: Deployed, run_id: str) -> set[int]:
+    """Return the process of a run that is under way, as its log lines name it."""
+    log = (deployed.folder / "code.log").read_text()
+    return {int(pid) for pid in re.findall(rf"{run_id} - (\d+) - (?:\w+ - )?STEP_START", log)}
