@@ -58,9 +58,7 @@ def _conclusion(found: Upgrade) -> str:
     if found.verdict == "nothing":
         return "nothing is made anew"
     if found.second_index and not (found.indexes[-1].documents_to_cut or found.indexes[-1].rows_to_write):
-        return (
-            "the index that is asked for is complete; it takes the served one's place when it has passed its verdict"
-        )
+        return "the index that is asked for is complete; it takes the served one's place when it has passed its verdict"
     if found.second_index:
         return "a second index is built beside the served one, which serves on until the new one has passed its verdict"
     behind = f"work on {found.partitions:,} partitions behind the parser" if found.partitions else "the parser's work"
