@@ -28,6 +28,16 @@ class IndexTlsConfig(Section):
         return self
 
 
+class BulkImportConfig(Section):
+    """Import of large first loads. The server must read what is written there."""
+
+    to: str = Field(
+        description="s3://bucket/prefix in the bucket of the Milvus server, reached with store.s3; or a folder, where "
+        "the server keeps its data in folders of this machine."
+    )
+    min_rows: int = Field(default=20_000, ge=1, description="Rows of a partition from which on it is imported.")
+
+
 class IndexConfig(Section):
     """The Milvus collection. Without a uri, a Milvus Lite server on loopback is started and stopped by itself."""
 
@@ -75,11 +85,20 @@ class IndexConfig(Section):
         description="Whether query nodes map vectors from their disk instead of holding them in memory; needs Milvus "
         "2.4, not Lite.",
     )
+    bulk_import: BulkImportConfig | None = Field(
+        default=None, description="How partitions that Milvus holds nothing of are loaded; empty: by upserts."
+    )
     write_batch: int = Field(default=1_000, ge=1, description="Rows in one upsert.")
     timeout_s: float = Field(default=60.0, gt=0, description="Time limit of one request.")
     lite_idle_s: float = Field(
         default=120.0, gt=0, description="Milvus Lite stops this long after its last client went away."
     )
+
+    @model_validator(mode="after")
+    def _imports_float32(self) -> Self:
+        if self.bulk_import is not None and self.vector_type != "FLOAT_VECTOR":
+            raise ValueError(f"bulk_import writes FLOAT_VECTOR only; vector_type is {self.vector_type}: remove one")
+        return self
 
     @model_validator(mode="after")
     def _tls_is_used(self) -> Self:

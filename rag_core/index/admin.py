@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rag_core.config import IndexConfig
+from rag_core.config_store import S3Config
 from rag_core.errors import FingerprintMismatchError, PermanentError, TransientError
 from rag_core.index import loading, schema
 from rag_core.index.capabilities import Capabilities
@@ -28,8 +29,15 @@ class CollectionAdmin:
     """
 
     def __init__(
-        self, config: IndexConfig, connection: Connection, offered: Capabilities, *, write_lock: Path | None
+        self,
+        config: IndexConfig,
+        connection: Connection,
+        offered: Capabilities,
+        *,
+        write_lock: Path | None,
+        s3: S3Config | None = None,
     ) -> None:
+        self.s3 = s3 or S3Config()
         self.config = config
         self.capabilities = offered
         self._connection = connection
@@ -129,6 +137,11 @@ class CollectionAdmin:
     def load(self, name: str) -> None:
         """Load a collection for searching, on as many nodes as is configured; at once if it is so loaded."""
         self._connection.load(name)
+
+    def refresh(self, name: str) -> None:
+        """Have rows that were imported into a loaded collection loaded as well."""
+        timeout = self._connection.long_timeout_s
+        self._call(f"load of what was imported into {name}", lambda milvus: milvus.refresh_load(name, timeout=timeout))
 
     def has_collection(self, name: str) -> bool:
         """Tell whether a collection or alias of that name exists."""
@@ -254,6 +267,15 @@ class CollectionAdmin:
         with self.write_lock():
             if self.alias_target(alias) is not None:
                 self._call(f"drop of alias {alias}", lambda milvus: milvus.drop_alias(alias, timeout=self._timeout))
+
+    def ask(self, action: str, request: Callable[[Any], Any], *, once: bool = False) -> Any:
+        """Run a request that has no method of its own; arguments as those of `Connection.call`."""
+        return self._connection.call(action, request, once=once)
+
+    @property
+    def long_timeout_s(self) -> float:
+        """Time limit of loading, flushing, building and importing."""
+        return self._connection.long_timeout_s
 
     @property
     def _timeout(self) -> float:

@@ -53,6 +53,7 @@ class Capabilities:
         filter_templates: Whether filter values can travel beside the expression.
         placement: Shards, several copies in memory, resource groups.
         own_params: Whether build parameters that are left out have values of the server's own.
+        bulk_import: Whether Parquet files can be imported.
         mmap: Whether a collection's property says that it is mapped from disk.
         concurrent_writers: Whether several clients may write to a collection at once.
         max_partitions: Partitions of one collection.
@@ -67,6 +68,7 @@ class Capabilities:
     partition_load: bool
     filter_templates: bool
     placement: bool
+    bulk_import: bool
     mmap: bool
     own_params: bool
     concurrent_writers: bool
@@ -112,6 +114,7 @@ def capabilities(kind: ServerKind, version: Version) -> Capabilities:
         partition_load=True,
         filter_templates=version >= (2, 5, 0),
         placement=True,
+        bulk_import=version >= (2, 3, 4),
         mmap=version >= (2, 4, 0),
         own_params=version >= (2, 5, 0),
         concurrent_writers=True,
@@ -173,6 +176,11 @@ def _check_layout(config: IndexConfig, offered: Capabilities) -> None:
             raise ConfigError(
                 f"index.{key}: {offered.label} keeps one copy in one process; remove it, or set index.uri to a server"
             )
+    if config.bulk_import is not None and not offered.bulk_import:
+        raise ConfigError(
+            f"index.bulk_import: {offered.label} imports no Parquet files; remove it, or use a server of Milvus 2.3.4 "
+            "or later"
+        )
     if config.mmap and not offered.mmap:
         raise ConfigError(
             f"index.mmap: {offered.label} does not map single collections from disk; set it to false, or use a server "
@@ -191,6 +199,7 @@ def _lite(version: Version) -> Capabilities:
         partition_load=False,
         filter_templates=False,
         placement=False,
+        bulk_import=False,
         mmap=False,
         own_params=True,
         concurrent_writers=False,

@@ -55,7 +55,8 @@ def connect(config: IndexConfig, store: Store) -> Iterator["IndexClient"]:
         stack.callback(connection.close)
         offered = connection.capabilities()
         check_index_config(config, offered)
-        yield IndexClient(config, connection, offered, write_lock=files.write_lock if files else None)
+        write_lock = files.write_lock if files else None
+        yield IndexClient(config, connection, offered, write_lock=write_lock, s3=store.s3)
 
 
 class IndexClient(CollectionAdmin):
@@ -80,7 +81,7 @@ class IndexClient(CollectionAdmin):
         """
         if rows.num_rows == 0:
             return 0
-        self._check_vectors(collection, rows)
+        self.check_vectors(collection, rows)
         meta = self.meta(collection)
         data = list(schema.milvus_rows(rows, with_words=meta.lexical, vector_type=meta.vector_type))
         name = schema.partition_name(partition_key)
@@ -91,7 +92,8 @@ class IndexClient(CollectionAdmin):
             )
         return len(data)
 
-    def _check_vectors(self, collection: str, rows: pa.RecordBatch | pa.Table) -> None:
+    def check_vectors(self, collection: str, rows: pa.RecordBatch | pa.Table) -> None:
+        """Raise FingerprintMismatchError unless the vectors of rows belong into a collection."""
         meta = self.meta(collection)
         dim = schema.vectors_of(rows).shape[1]
         if dim != meta.dim:

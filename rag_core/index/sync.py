@@ -4,6 +4,7 @@ Each step can be repeated after a crash with the same end state. The caller writ
 ends the journal's mark.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from rag_core.errors import TransientError
 from rag_core.faults import crash_point
+from rag_core.index.bulk import BulkImport, ImportRefusedError
 from rag_core.index.client import IndexClient, slices
 from rag_core.index.journal import SyncJournal
 
@@ -22,6 +24,7 @@ Expected = Callable[[], Mapping[str, str]]
 RowsFor = Callable[[Sequence[str]], Iterable[Rows]]
 OnProgress = Callable[[str, int], None]
 
+_LOGGER = logging.getLogger(__name__)
 _DELETE_BATCH: Final = 1_000
 _NAMED: Final = 5  # ids in a message
 
@@ -33,6 +36,7 @@ class SyncResult:
     Attributes:
         upserted: Rows written because they are new or changed.
         deleted: Ids deleted because they are gone.
+        imported: Of the rows upserted, those that the server imported from files.
         verified: Rows read back and compared.
         repaired: Rows written or deleted beyond the changes, because the collection was not as the ledger said.
         count: Rows of the partition at the end, by count(*).
@@ -41,6 +45,7 @@ class SyncResult:
 
     upserted: int = 0
     deleted: int = 0
+    imported: int = 0
     verified: int = 0
     repaired: int = 0
     count: int = 0
@@ -91,7 +96,13 @@ def sync_partition(
         first = next(pending, None)
         if journal is not None and (first is not None or delete_ids):
             journal.begin(partition_key)
-        sync.upsert(first, pending)
+        bulk = BulkImport(client, collection, partition_key)
+        if interrupted:
+            bulk.wait_for_earlier()
+        if first is not None and not interrupted and not delete_ids and bulk.suits(expected_count):
+            sync.bulk_import(bulk, first, pending)
+        else:
+            sync.upsert(first, pending)
         sync.delete(delete_ids)
         with sync.step("count"):
             sync.result.count = client.count(collection, partition_key)
@@ -132,6 +143,21 @@ class _Sync:
         with self.step("verify"):
             self._verify(hashes)
         crash_point("index.after_verify")
+
+    def bulk_import(self, bulk: BulkImport, first: Rows, others: Iterable[Rows]) -> None:
+        """Import instead of upserting; what is refused is left to the repair, which upserts."""
+        crash_point("index.before_import")
+        with self.step("import"):
+            try:
+                hashes = bulk.write(_chain(first, others))
+            except ImportRefusedError as refusal:
+                _LOGGER.warning("%s: rows are upserted, because they were not imported: %s", self._where, refusal)
+                return
+        self.result.upserted = self.result.imported = len(hashes)
+        self._on_progress("upsert", len(hashes))
+        crash_point("index.after_import")
+        with self.step("verify"):
+            self._verify(hashes)
 
     def delete(self, chunk_ids: Sequence[str]) -> None:
         """Delete, and check that nothing of it is found any more."""

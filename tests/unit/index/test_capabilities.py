@@ -4,6 +4,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from rag_core.config import IndexConfig
+from rag_core.config_index import BulkImportConfig
 from rag_core.errors import ConfigError
 from rag_core.index.capabilities import (
     capabilities,
@@ -138,6 +139,15 @@ def test_vectors_of_16_bits_need_milvus_2_4(vector_type: str) -> None:
         with pytest.raises(ConfigError, match=rf"index\.vector_type: .*{offered.label} has no {vector_type}.*2\.4"):
             check_index_config(config, offered)
     check_index_config(config, STANDALONE)
+
+
+def test_imports_need_a_server() -> None:
+    config = IndexConfig(lexical=False, bulk_import=BulkImportConfig(to="s3://milvus/imports"))
+    with pytest.raises(ConfigError, match=r"index\.bulk_import: Milvus Lite .* imports no Parquet files"):
+        check_index_config(config, LITE)
+    check_index_config(config, OLD)
+    with pytest.raises(ValidationError, match="vector_type is FLOAT16_VECTOR"):
+        IndexConfig(vector_type="FLOAT16_VECTOR", bulk_import=BulkImportConfig(to="s3://milvus/imports"))
 
 
 def test_mmap_of_one_collection_needs_milvus_2_4() -> None:
