@@ -103,7 +103,7 @@ def _measure(client: IndexClient, args: argparse.Namespace, size: int, server: p
     upsert_s = 0.0
     with Progress(console=_STATUS, disable=not _STATUS.is_terminal) as progress:
         task = progress.add_task(f"{size:,} chunks", total=size)
-        for number, rows in enumerate(_rows(size, args.dim, random)):
+        for number, rows in enumerate(sizing_rows(size, args.dim, random)):
             started = time.perf_counter()
             client.upsert(_COLLECTION, keys[number % _PARTITIONS], rows)
             upsert_s += time.perf_counter() - started
@@ -150,7 +150,8 @@ def _search(client: IndexClient, args: argparse.Namespace, random: np.random.Gen
         return times, len(questions) / (time.perf_counter() - started)
 
 
-def _rows(size: int, dim: int, random: np.random.Generator) -> Iterator[pa.RecordBatch]:
+def sizing_rows(size: int, dim: int, random: np.random.Generator) -> Iterator[pa.RecordBatch]:
+    """Make rows of the platform's schema: cuts of the example corpus, random unit vectors."""
     examples = Path(__file__).resolve().parents[1] / "examples" / "corpus"
     texts = "\n".join(path.read_text(encoding="utf-8") for path in sorted(examples.rglob("*.md")))
     for start in range(0, size, _BATCH):
