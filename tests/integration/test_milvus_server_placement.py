@@ -1,16 +1,24 @@
 """Shards and copies on a real server of one query node, and what it lacks by its version."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rag_core.config import IndexConfig
 from rag_core.errors import ConfigError, PermanentError, RagError
+from rag_core.index import loading
+from rag_core.index.capabilities import capabilities
 from rag_core.index.client import IndexClient, connect
+from rag_core.index.connection import Connection
+from rag_core.index.vectors import decoded, tolerance
 from rag_core.tables.store import Store
-from tests.index_support import DIM, MODEL, PARTITION, rows, vector
+from tests.index_support import DIM, MODEL, PARTITION, chunk_id, rows, vector
 from tests.production.services import milvus
 
 pytestmark = [pytest.mark.milvus_server, pytest.mark.slow]
@@ -21,6 +29,17 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pytest.importorskip("milvus", reason="the package `milvus` with the standalone server is not installed")
     with milvus(tmp_path_factory.mktemp("server")) as address:
         yield address
+
+
+@contextmanager
+def unchecked(config: IndexConfig) -> Iterator[IndexClient]:
+    """Connect as if the server had all that a newer one has."""
+    connection = Connection(config, str(config.uri))
+    newer = capabilities("standalone", (2, 4, 0))
+    own = connection.capabilities()
+    offered = replace(own, vector_types=newer.vector_types)
+    yield IndexClient(config, connection, offered, write_lock=None)
+    connection.close()
 
 
 def index(uri: str, **settings: Any) -> IndexConfig:
@@ -110,3 +129,31 @@ def test_index_types_of_a_server_are_built_and_searched(
         assert client.wait_until_indexed(name) == 20
         hits = client.search(name, field="dense", query=vector(3), limit=20, fields=(), params=config.search_params)
         assert len(hits) == 20
+
+
+def test_vectors_of_16_bits_come_back_and_are_not_always_found_which_is_why_they_are_refused(uri: str) -> None:
+    with unchecked(index(uri, vector_type="FLOAT16_VECTOR")) as client:
+        made(client, "halved")
+        stored = client.fetch("halved", PARTITION, [chunk_id(number) for number in range(20)], ["dense"])
+        for number in range(20):
+            read = decoded(stored[chunk_id(number)]["dense"], "FLOAT16_VECTOR")
+            assert np.allclose(read, vector(number), rtol=0, atol=tolerance("FLOAT16_VECTOR"))
+        queries = [vector(number) for number in range(20)]
+        at_once = client.search_many("halved", field="dense", queries=queries, limit=1, fields=())
+        assert [hits[0][1]["chunk_id"] for hits in at_once] == [chunk_id(number) for number in range(20)]
+        assert min(hits[0][0] for hits in at_once) > 0.99
+        alone = [client.search("halved", field="dense", query=query, limit=1, fields=())[0] for query in queries]
+        assert min(score for score, _ in alone) < 0.9
+
+
+def test_a_collection_is_mapped_from_disk_and_back(tmp_path: Path, uri: str) -> None:
+    """The requests are those for a newer server; this one keeps the property and pays no heed to it."""
+    with connect(index(uri), Store(str(tmp_path))) as client:
+        made(client, "mapped")
+        for mmap in (True, False):
+            change = partial(loading.map_from_disk, name="mapped", mmap=mmap, timeout=20)
+            client.ask("index.mmap of mapped", change)
+            described = client.ask("description", lambda milvus: milvus.describe_collection("mapped"))
+            assert loading.is_mapped(described) is mmap
+            client.load("mapped")
+            assert found(client, "mapped") == 20
