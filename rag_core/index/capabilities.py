@@ -166,7 +166,7 @@ def check_index_config(config: IndexConfig, offered: Capabilities, *, partitions
 
 def _check_layout(config: IndexConfig, offered: Capabilities) -> None:
     if config.vector_type not in offered.vector_types:
-        # 2.3.5 takes such vectors without an error, and finds wrong rows by them where it is asked one question at once.
+        # 2.3.5 takes such vectors without an error, and answers a single question with wrong rows.
         raise ConfigError(
             f"index.vector_type: {offered.label} has no {config.vector_type}; leave it out for FLOAT_VECTOR, or use a "
             "server of Milvus 2.4 or later"

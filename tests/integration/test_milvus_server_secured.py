@@ -9,6 +9,7 @@ from rag_core.index.client import connect
 from rag_core.tables.store import Store
 from tests.index_support import DIM, MODEL, PARTITION, rows
 from tests.integration.milvus_secured import PASSWORD, Authority, index, refusal, secured, tls_options
+from tests.integration.pipeline_helpers import Platform
 
 pytestmark = [pytest.mark.milvus_server, pytest.mark.slow]
 
@@ -71,3 +72,22 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path, authority: Autho
     assert "PEM files are expected" in refusal(index(uri, ca_file=empty), tmp_path)
     wrong = index(uri, ca_file=authority.ca, cert_file=ours.cert, key_file=empty)
     assert "index.tls.cert_file" in refusal(wrong, tmp_path)
+
+
+def test_the_whole_pipeline_through_tls(tmp_path: Path, tls_server: str, authority: Authority) -> None:
+    """Certificates from rag.yaml, the login from the environment; both reach every process of a run."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "printers.md").write_text("# Printers\n\nPrinters are repaired by the workshop. Call extension 4417.\n")
+    settings = {"uri": tls_server, "lexical": False, "tls": {"ca_file": str(authority.ca)}, "timeout_s": 30}
+    source = {"name": "office", "kind": "files", "root": str(corpus)}
+    one = Platform(tmp_path / "rag", [source], {"index": {**settings, "alias": "secured_pipeline"}})
+    login = {"RAG_INDEX__TOKEN": f"root:{PASSWORD}"}
+    made = one.rag("run", **login)
+    assert made.returncode == 0, made.stderr
+    found = one.rag("search", "who repairs printers", "--mode", "dense", **login)
+    assert "4417" in found.stdout
+    refused = one.rag("search", "who repairs printers", "--mode", "dense", RAG_INDEX__TOKEN="root:other")
+    assert refused.returncode != 0
+    assert "RAG_INDEX__TOKEN" in refused.stderr
+    assert "root:other" not in refused.stderr + refused.stdout
