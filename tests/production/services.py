@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -180,45 +181,38 @@ def redis(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def postgres(folder: Path, database: str = "dagster") -> Iterator[str]:
-    """Run Postgres with an empty database; gives its address. It refuses to run as root, and is another user then."""
-    user = _as_postgres()
-    data, port = folder / "postgres", free_port()
-    data.mkdir(parents=True)
-    data.chmod(0o700)
-    if user:
-        shutil.chown(data, "postgres", "postgres")
-        for parent in data.parents:
-            if not parent.stat().st_mode & 0o001:  # a temporary folder, which that user must pass through
-                parent.chmod(parent.stat().st_mode | 0o011)
-    initialise = [*user, str(postgres_program("initdb")), "-D", str(data), "-U", "dagster", "--auth=trust", "--no-sync"]
-    subprocess.run(initialise, check=True, capture_output=True)
+    """Run Postgres with an empty database; gives its address. It refuses to run as root, and is another user then.
 
-    def answers(name: str = "postgres") -> bool:
-        try:
-            psycopg2.connect(host="127.0.0.1", port=port, user="dagster", dbname=name).close()
-        except psycopg2.OperationalError:
-            return False
-        return True
+    Its data is in a folder of its own, which that user can reach whatever becomes of `folder`'s parents (pytest closes
+    its temporary folders to others whenever a session begins); `folder` has a link to it.
+    """
+    port, user = free_port(), _as_postgres()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as own:
+        data = Path(own)
+        (folder / "postgres").unlink(missing_ok=True)
+        (folder / "postgres").symlink_to(data)
+        if user:
+            shutil.chown(data, "postgres", "postgres")
+        initialise = [str(postgres_program("initdb")), "-D", own, "-U", "dagster", "--auth=trust", "--no-sync"]
+        subprocess.run([*user, *initialise], check=True, capture_output=True)
 
-    command = [
-        *user,
-        str(postgres_program("postgres")),
-        "-D",
-        str(data),
-        "-p",
-        str(port),
-        "-h",
-        "127.0.0.1",
-        "-k",
-        str(data),
-    ]
-    with process("postgres", command, folder, answers, stop=signal.SIGINT):
-        connection = psycopg2.connect(host="127.0.0.1", port=port, user="dagster", dbname="postgres")
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f'CREATE DATABASE "{database}"')
-        connection.close()
-        yield f"postgresql+psycopg2://dagster@127.0.0.1:{port}/{database}"
+        def answers() -> bool:
+            try:
+                psycopg2.connect(host="127.0.0.1", port=port, user="dagster", dbname="postgres").close()
+            except psycopg2.OperationalError:
+                return False
+            return True
+
+        options = ["-p", str(port), "-h", "127.0.0.1", "-k", own]
+        command = [*user, str(postgres_program("postgres")), "-D", own, *options]
+        with process("postgres", command, folder, answers, stop=signal.SIGINT):
+            connection = psycopg2.connect(host="127.0.0.1", port=port, user="dagster", dbname="postgres")
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(f'CREATE DATABASE "{database}"')
+            connection.close()
+            yield f"postgresql+psycopg2://dagster@127.0.0.1:{port}/{database}"
 
 
 def postgres_program(name: str) -> Path:
@@ -234,7 +228,7 @@ def _as_postgres() -> list[str]:
 @contextmanager
 def postgres_restarted(folder: Path) -> Iterator[None]:
     """Kill the Postgres of a folder in the middle of whatever it does; it is there again after the block, recovered."""
-    data = folder / "postgres"
+    data = (folder / "postgres").resolve()
     port = (data / "postmaster.pid").read_text().splitlines()[3]
     control = [*_as_postgres(), str(postgres_program("pg_ctl")), "-D", str(data), "-w", "-l", str(data / "again.log")]
     subprocess.run([*control, "stop", "-m", "immediate"], check=True, capture_output=True)
