@@ -41,7 +41,7 @@ test: $(STAMP) ## unit tests
 	$(VENV)/bin/python -m pytest -q -n auto --dist loadscope tests/unit
 
 test-all: test ## all tests: also real Spark, Milvus Lite, HTTP servers, crashes
-	$(VENV)/bin/python -m pytest -q -n auto --dist loadgroup tests/integration tests/e2e
+	$(VENV)/bin/python -m pytest -q -n auto --dist loadfile tests/integration tests/e2e
 
 lint: $(STAMP) ## ruff
 	$(VENV)/bin/ruff check .

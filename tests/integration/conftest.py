@@ -9,14 +9,6 @@ from tests.integration.s3_store_helpers import S3World, s3_world
 from tests.integration.serving_corpus import make_platform
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one worker, and all that start a Milvus server: two do not start side by side."""
-    for item in items:
-        group = "milvus_server" if item.get_closest_marker("milvus_server") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """The index of `serving_corpus`, for tests that only read it."""

@@ -18,10 +18,12 @@ import boto3
 import psycopg2
 import pyspark
 
+from rag_core.index.lite_files import locked
 from tests.redis_server import running_redis
 
 START_S = 120.0
 _STOP_S = 20.0
+_MILVUS_TURN_S = 1_800.0
 AWS = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 """Credentials for the S3 server; any will do there."""
 
@@ -241,7 +243,10 @@ def postgres_restarted(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def milvus(folder: Path, *options: str, port: int = 0) -> Iterator[str]:
-    """Run the standalone server of the package `milvus`; gives its address. Options are those of `milvus-server`."""
+    """Run the standalone server of the package `milvus`; gives its address. Options are those of `milvus-server`.
+
+    One at a time on this machine, whoever starts it: two do not start side by side.
+    """
     port = port or free_port()
 
     def answers() -> bool:
@@ -260,7 +265,8 @@ def milvus(folder: Path, *options: str, port: int = 0) -> Iterator[str]:
         return True
 
     command = [str(BIN / "milvus-server"), "--data", str(folder / "milvus"), "--proxy-port", str(port), *options]
-    with process("milvus", command, folder, answers, stop=signal.SIGINT):
+    turn = locked(Path(tempfile.gettempdir(), "milvus-standalone.lock"), timeout_s=_MILVUS_TURN_S)
+    with turn, process("milvus", command, folder, answers, stop=signal.SIGINT):
         yield f"http://127.0.0.1:{port}"
 
 
