@@ -106,7 +106,7 @@ def secured(folder: Path, *options: str, ready: dict[str, Any], scheme: str = "h
         return True
 
     command = [str(services.BIN / "milvus-server"), "--data", str(folder / "milvus"), "--proxy-port", str(port)]
-    with services.process("milvus", [*command, *options], folder, answers, stop=signal.SIGINT):
+    with services.milvus_turn(), services.process("milvus", [*command, *options], folder, answers, stop=signal.SIGINT):
         yield uri
 
 

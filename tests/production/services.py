@@ -242,11 +242,15 @@ def postgres_restarted(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def milvus(folder: Path, *options: str, port: int = 0) -> Iterator[str]:
-    """Run the standalone server of the package `milvus`; gives its address. Options are those of `milvus-server`.
+def milvus_turn() -> Iterator[None]:
+    """Wait until nobody else on this machine runs the standalone server in tests: two do not start side by side."""
+    with locked(Path(tempfile.gettempdir(), "milvus-standalone.lock"), timeout_s=_MILVUS_TURN_S):
+        yield
 
-    One at a time on this machine, whoever starts it: two do not start side by side.
-    """
+
+@contextmanager
+def milvus(folder: Path, *options: str, port: int = 0) -> Iterator[str]:
+    """Run the standalone server of the package `milvus`; gives its address. Options are those of `milvus-server`."""
     port = port or free_port()
 
     def answers() -> bool:
@@ -265,8 +269,7 @@ def milvus(folder: Path, *options: str, port: int = 0) -> Iterator[str]:
         return True
 
     command = [str(BIN / "milvus-server"), "--data", str(folder / "milvus"), "--proxy-port", str(port), *options]
-    turn = locked(Path(tempfile.gettempdir(), "milvus-standalone.lock"), timeout_s=_MILVUS_TURN_S)
-    with turn, process("milvus", command, folder, answers, stop=signal.SIGINT):
+    with milvus_turn(), process("milvus", command, folder, answers, stop=signal.SIGINT):
         yield f"http://127.0.0.1:{port}"
 
 
