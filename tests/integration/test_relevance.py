@@ -19,13 +19,14 @@ from rag_core.evaluation.compare import Comparison, compare
 from rag_core.evaluation.leaks import find_leaks
 from rag_core.evaluation.query_sets import ALL_SOURCES, QuerySet, query_sets
 from rag_core.evaluation.regression import Finding, regression
-from rag_core.evaluation.relevance import MODES, append_rows, last_rows, measure_relevance, relevance_rows
+from rag_core.evaluation.relevance import append_rows, last_rows, measure_relevance, relevance_rows
 from rag_core.evaluation.target import QueryVectors, SearchTarget
 from rag_core.generation import configured
 from rag_core.index import lite_server
 from rag_core.index.bm25 import count_terms
 from rag_core.index.client import IndexClient, connect
 from rag_core.index.lexical import index_terms
+from rag_core.retrieval.ranking import MODES
 from rag_core.schemas import DOCUMENTS, INDEX_PARTITIONS
 from rag_core.tables.delta import ensure_table
 from rag_core.tables.store import Store
