@@ -59,9 +59,10 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     Returns:
         Ids of the runs that were closed.
     """
-    started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    # One that was made and not begun is as dead: its process was killed between the two.
+    begun = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
     closed = []
-    for run in instance.get_runs(started):
+    for run in instance.get_runs(dg.RunsFilter(statuses=begun)):
         tag = run.tags.get(PROCESS_TAG)
         if tag is None or not is_here(tag) or is_alive(tag):
             continue

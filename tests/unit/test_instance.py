@@ -9,7 +9,14 @@ from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordi
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_assets.instance import dagster_home, fail_dead_runs, pool_limits, set_pool_limits
+from rag_assets.instance import (
+    PROCESS_TAG,
+    dagster_home,
+    fail_dead_runs,
+    pool_limits,
+    process_tag,
+    set_pool_limits,
+)
 from rag_assets.instance_settings import default_settings, is_ours, lacks_launcher, write_settings
 from rag_assets.launcher import WarmRunLauncher
 from rag_core.config import RagConfig
@@ -144,3 +151,21 @@ def test_a_run_without_a_process_is_not_closed(tmp_path: Path) -> None:
     with dg.DagsterInstance.from_config(str(dagster_home(Store.of(settings.store), settings))) as instance:
         instance.create_run_for_job(build_index, status=dg.DagsterRunStatus.STARTED)
         assert fail_dead_runs(instance) == []
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
+def test_a_run_whose_process_is_gone_is_closed_wherever_it_was(tmp_path: Path, status: dg.DagsterRunStatus) -> None:
+    settings = config(tmp_path)
+
+    @dg.job
+    def build_index() -> None:
+        pass
+
+    alive, gone = process_tag(), f"{process_tag()}0"  # another process had the number, at another time
+    with dg.DagsterInstance.from_config(str(dagster_home(Store.of(settings.store), settings))) as instance:
+        instance.create_run_for_job(build_index, status=status, tags={PROCESS_TAG: alive})
+        dead = instance.create_run_for_job(build_index, status=status, tags={PROCESS_TAG: gone})
+        assert fail_dead_runs(instance) == [dead.run_id]
+        run = instance.get_run_by_id(dead.run_id)
+        assert run is not None
+        assert run.status == dg.DagsterRunStatus.FAILURE
