@@ -24,6 +24,18 @@ class SparkConfig(Section):
     )
     conf: dict[str, str] = Field(default_factory=dict, description="Further Spark settings.")
 
+    @property
+    def cluster(self) -> str:
+        """Key and address of the cluster, for a message."""
+        return f"spark.master {self.master}" if self.remote is None else f"spark.remote {self.address}"
+
+    @property
+    def address(self) -> str:
+        """Where the cluster is: the first of its masters, or a Connect server, without the parameters (a token)."""
+        if self.remote is not None:
+            return self.remote.partition("/;")[0]
+        return self.master.partition(",")[0]
+
     @field_validator("conf", mode="before")
     @classmethod
     def _as_spark_writes_them(cls, value: Any) -> Any:

@@ -109,10 +109,9 @@ def _spark(config: RagConfig) -> Iterator[Finding]:
     spark = config.spark
     remedy = "start it, or correct {}; docs/spark.md says what it needs"
     if spark.remote is not None:
-        yield _endpoint("Spark Connect", spark.remote.split("/;", maxsplit=1)[0], remedy.format("spark.remote"))
+        yield _endpoint("Spark Connect", spark.address, remedy.format("spark.remote"))
     elif spark.master.startswith("spark://"):
-        first = spark.master.split(",", maxsplit=1)[0]  # others stand by
-        yield _endpoint("Spark master", first, remedy.format("spark.master"))
+        yield _endpoint("Spark master", spark.address, remedy.format("spark.master"))
 
 
 def _java_problem(env: Mapping[str, str]) -> str | None:

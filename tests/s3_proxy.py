@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -37,13 +37,17 @@ _REFUSALS: Final = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A request: method, decoded path without the leading slash (bucket/key), query, body, headers in lower case."""
+    """A request: method, decoded path without the leading slash (bucket/key), query, body, headers in lower case.
+
+    `client_port` is the port of the connection at the side that asks.
+    """
 
     method: str
     path: str
     query: dict[str, list[str]]
     body: bytes
     headers: dict[str, str]
+    client_port: int
 
     @property
     def kind(self) -> str:
@@ -146,7 +150,8 @@ def s3_proxy(backend: str) -> Iterator[S3Proxy]:
             parts = urlsplit(self.path)
             headers = {name.lower(): value for name, value in self.headers.items()}
             query = parse_qs(parts.query, keep_blank_values=True)
-            asked = Asked(self.command, unquote(parts.path).lstrip("/"), query, b"", headers)
+            path = unquote(parts.path).lstrip("/")
+            asked = Asked(self.command, path, query, b"", headers, self.client_address[1])
             fault = proxy.take(asked)
             if fault == "torn_request":
                 self.rfile.read(length // 2)
@@ -161,7 +166,7 @@ def s3_proxy(backend: str) -> Iterator[S3Proxy]:
             elif fault in _REFUSALS:
                 self._refuse(*_REFUSALS[fault])
             else:
-                self._pass_on(Asked(asked.method, asked.path, query, body, headers), fault)
+                self._pass_on(replace(asked, body=body), fault)
 
         do_PUT = do_POST = do_DELETE = do_HEAD = do_GET  # noqa: N815 - named by the library
 

@@ -60,7 +60,7 @@ class SparkEngine:
                 for source in (ObjectsSource, DocumentsSource, StagedTable):
                     self._session.dataSource.register(source)
                 if self._config.remote is not None or not self._config.master.startswith("local"):
-                    check_versions(self._session, self._where)
+                    check_versions(self._session, self._config.cluster)
         return self._session
 
     def close(self) -> None:
@@ -70,17 +70,11 @@ class SparkEngine:
                 self._session.stop()
             self._session = None
 
-    @property
-    def _where(self) -> str:
-        """The cluster, for a message."""
-        config = self._config
-        return f"spark.remote {config.remote}" if config.remote is not None else f"spark.master {config.master}"
-
     @contextmanager
     def _errors(self) -> Iterator[None]:
         """Sort what Spark raises, and give a session up that is lost, or that this project cannot use."""
         try:
-            with errors_of(self._where):
+            with errors_of(self._config.cluster):
                 yield
         except ConfigError:
             self.close()
@@ -94,7 +88,7 @@ class SparkEngine:
         self, items: Sequence[SourceObject], job: ParseJob, *, on_progress: Progress = no_progress
     ) -> tuple[StagedFile, ...]:
         """See `Engine.parse`."""
-        with _work_folder(job.store) as folder:
+        with _work_folder(job.store) as folder, self._errors():
             # Large objects first and spread: a task that starts last should be a short one.
             ordered = sorted(items, key=lambda item: -item.size_bytes)
             tasks = max(2, -(-len(ordered) // _OBJECTS_PER_TASK))
@@ -112,7 +106,7 @@ class SparkEngine:
         self, documents: TableSlice, doc_ids: pa.Array, job: ChunkJob, *, on_progress: Progress = no_progress
     ) -> tuple[StagedFile, ...]:
         """See `Engine.chunk`."""
-        with _work_folder(job.store) as folder:
+        with _work_folder(job.store) as folder, self._errors():
             path = _write_work(job.store, folder, pa.table({"doc_id": doc_ids}), 1_000_000)
             reader = self.session().read.format("rag_documents")
             rows = reader.option("input", encode(DocumentsInput(documents, path))).load()
@@ -130,7 +124,7 @@ class SparkEngine:
         writer = rows.write.format("rag_staged").mode("append")
         target = StagedTarget(store, table, lane)
         writer = writer.option("target", encode(target)).option("files", files_path)
-        with self._errors(), task_progress(self.session(), table, on_progress):
+        with task_progress(self.session(), table, on_progress):
             writer.save()
         filesystem, _ = store.filesystem()
         with filesystem.open_input_stream(files_path) as source:

@@ -26,7 +26,7 @@ def start(config: SparkConfig) -> SparkSession:
     """
     builder = SparkSession.builder.appName("rag-assets")
     if config.remote is not None:
-        _require_listening(config.remote, config.wait_s)
+        _require_listening(config)
         session = builder.remote(config.remote).getOrCreate()
         _bound_waiting(session, config.wait_s)
         return session
@@ -55,14 +55,14 @@ def start(config: SparkConfig) -> SparkSession:
     return session
 
 
-def _require_listening(remote: str, wait_s: float) -> None:
+def _require_listening(config: SparkConfig) -> None:
     """Wait for a Connect server to listen; pyspark's client would ask for ten minutes, and then not say where.
 
     Raises:
         TransientError: It does not within the time.
     """
-    address = urlsplit(remote.split("/;", maxsplit=1)[0])
-    deadline = time.monotonic() + wait_s
+    address = urlsplit(config.address)
+    deadline = time.monotonic() + config.wait_s
     while True:
         try:
             with socket.create_connection((address.hostname or "", address.port or _CONNECT_PORT), timeout=_BACK_OFF_S):
@@ -70,7 +70,7 @@ def _require_listening(remote: str, wait_s: float) -> None:
         except OSError as error:
             if time.monotonic() + 1 > deadline:
                 raise TransientError(
-                    f"spark.remote {remote}: nothing answers there after {wait_s:.0f} s ({error.strerror or error}); "
+                    f"{config.cluster}: nothing answers there after {config.wait_s:.0f} s ({error.strerror or error}); "
                     "start the Connect server, or correct the address"
                 ) from error
         time.sleep(1)

@@ -289,7 +289,8 @@ class IndexClient(CollectionAdmin):
         """Write questions in the field's type: a server compares vectors of one type only."""
         if field != schema.DENSE or FLOAT16 not in self.capabilities.vector_types:
             return list(queries)
-        return [encoded(query, self.meta(collection).vector_type) for query in queries]
+        vector_type = self.meta(collection).vector_type
+        return [encoded(query, vector_type) for query in queries]
 
     def _query(
         self,

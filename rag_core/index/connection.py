@@ -157,8 +157,7 @@ class Connection:
         from pymilvus import MilvusClient
         from pymilvus.exceptions import MilvusException
 
-        options = tls.client_options(self._config.tls)
-        if self._config.tls is not None:  # at once, where grpc would wait for its time limit
+        if self._config.tls is not None:  # at once and in words, where grpc would wait for its time limit
             tls.check_handshake(self._config, self.address)
         token: Any = self._config.token.get_secret_value() if self._config.token else ""
         try:
@@ -168,7 +167,7 @@ class Connection:
                 db_name=self._config.database,
                 timeout=self._config.timeout_s,
                 dedicated=True,  # a shared channel would be closed under the other client's feet
-                **options,
+                **tls.client_options(self._config.tls),
             )
         except (MilvusException, RpcError) as error:
             if is_unreachable(error) and self._find_again is None:

@@ -20,14 +20,9 @@ _DEFAULT_PORT: Final = 19_530
 
 
 def client_options(tls: IndexTlsConfig | None) -> dict[str, str]:
-    """Return what pymilvus is given beside an https:// address.
-
-    Raises:
-        ConfigError: A file is not there, or is not what its key says.
-    """
+    """Return what pymilvus is given beside an https:// address; `check_handshake` has looked at the files."""
     if tls is None:
         return {}
-    _context(tls)  # pymilvus's own errors name neither file nor key
     options = {"server_name": tls.server_name} if tls.server_name else {}
     if tls.cert_file and tls.key_file and tls.ca_file:
         files = {"ca_pem_path": tls.ca_file, "client_pem_path": tls.cert_file, "client_key_path": tls.key_file}
@@ -45,7 +40,8 @@ def check_handshake(config: IndexConfig, address: str) -> None:
         address: http(s)://host:port.
 
     Raises:
-        ConfigError: The two sides do not trust each other, or one speaks TLS and the other does not.
+        ConfigError: A file is not there or is not what its key says; the two sides do not trust each other; one speaks
+            TLS and the other does not.
     """
     parts = urlsplit(address)
     where = (parts.hostname or "", parts.port or _DEFAULT_PORT)

@@ -4,66 +4,21 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 from rag_core.index.client import connect
 from rag_core.stages.publication import latest_manifest
-from tests.integration.pipeline_helpers import Platform, search_json
-from tests.production import services
+from tests.integration.milvus_helpers import TEXTS, Server, platform, started
+from tests.integration.pipeline_helpers import search_json
 
 pytestmark = [pytest.mark.milvus_server, pytest.mark.slow]
-
-TEXTS = {
-    "refunds": "A refund may be paid within thirty days of the purchase, by the clerk of the branch.",
-    "printers": "Printers are repaired by the workshop. Call extension 4417 before noon.",
-    "invoices": "Invoices of March are kept in the blue cabinet until the auditors have gone.",
-    "parking": "Bicycles are parked behind the boiler house, motor cars in the eastern yard.",
-}
-
-
-class Server:
-    """The standalone server, which can be killed and comes back with what it had."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._running: Any = None
-        self.uri = ""
-
-    def start(self) -> None:
-        port = self.uri.rpartition(":")[2]
-        self._running = services.milvus(self._folder, port=int(port) if port else 0)
-        self.uri = self._running.__enter__()
-
-    def stop(self) -> None:
-        self._running.__exit__(None, None, None)
-
-    def kill(self) -> None:
-        """Kill the server itself, not the program that started it."""
-        for process in psutil.process_iter(["cmdline"]):
-            if f"{self._folder}/milvus/bin/milvus" in (process.info["cmdline"] or ()):
-                process.kill()
-        self.stop()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    pytest.importorskip("milvus", reason="the package `milvus` with the standalone server is not installed")
-    made = Server(tmp_path_factory.mktemp("milvus"))
-    made.start()
-    yield made
-    made.stop()
-
-
-def platform(folder: Path, server: Server, **index: Any) -> Platform:
-    corpus = folder / "corpus"
-    corpus.mkdir(exist_ok=True)
-    for name, text in TEXTS.items():
-        (corpus / f"{name}.md").write_text(f"# {name.title()}\n\n{text}\n")
-    settings = {"uri": server.uri, "lexical": False, "alias": folder.name.replace("-", "_"), "timeout_s": 90, **index}
-    return Platform(folder / "rag", [{"name": "office", "kind": "files", "root": str(corpus)}], {"index": settings})
+    with started(tmp_path_factory.mktemp("milvus")) as made:
+        yield made
 
 
 def test_words_are_refused_by_name_and_version(tmp_path: Path, server: Server) -> None:

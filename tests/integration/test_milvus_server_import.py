@@ -16,7 +16,7 @@ from rag_core.index.journal import SyncJournal
 from rag_core.index.sync import SyncResult, sync_partition
 from rag_core.tables.store import Store
 from tests.index_support import DIM, MODEL, PARTITION, chunk_id, hashes, rows, vector
-from tests.integration.test_milvus_server import TEXTS, Server, platform
+from tests.integration.milvus_helpers import TEXTS, Server, platform, started
 from tests.production import services
 
 pytestmark = [pytest.mark.milvus_server, pytest.mark.slow]
@@ -25,11 +25,8 @@ ROWS = 500
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    pytest.importorskip("milvus", reason="the package `milvus` with the standalone server is not installed")
-    made = Server(tmp_path_factory.mktemp("milvus"))
-    made.start()
-    yield made
-    made.stop()
+    with started(tmp_path_factory.mktemp("milvus")) as made:
+        yield made
 
 
 def index(server: Server, to: str, **settings: Any) -> IndexConfig:

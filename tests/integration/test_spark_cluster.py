@@ -4,14 +4,13 @@ The documents come from an S3 server behind a proxy, which can hold an answer ba
 and on which executor, without waiting for any time.
 """
 
-import os
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rag_core.config import RagConfig, SparkConfig
-from rag_core.engine import spark, spark_versions
+from rag_core.engine import spark_versions
 from rag_core.engine.base import ChunkJob, ParseJob
 from rag_core.engine.in_process import InProcessEngine
 from rag_core.engine.spark import SparkEngine
@@ -29,8 +28,6 @@ from rag_core.errors import ConfigError, TransientError
 from rag_core.sources.factory import open_source
 from rag_core.tables.change import StagedFile, TableChange, commit
 from rag_core.tables.delta import TableSlice
-from rag_core.tables.files import PART
-from rag_core.tables.maintenance import maintain
 from rag_core.tables.store import Store
 from tests.integration.s3_store_helpers import BUCKET, S3World
 from tests.integration.spark_helpers import python_without_project
@@ -39,9 +36,8 @@ from tests.s3_proxy import Asked
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
-DOCUMENTS = 600
-# The smallest come last: when this one is asked for, a task of half of them has handed over a batch of 256 rows.
-SLOW = "docs/note-007.md"
+DOCUMENTS = 300  # three tasks
+SLOW = "docs/note-077.md"
 LANE = "lane"
 
 
@@ -90,10 +86,6 @@ class Work:
         rows = pa.concat_tables(tables).to_pylist()
         return sorted(rows, key=lambda row: row["chunk_id" if table == "chunks" else "doc_id"])
 
-    def unfinished(self) -> set[Path]:
-        """Files of documents that are being written, or were when their writer ended."""
-        return set(Path(self.store.root, "tables", "documents").rglob(f"*{PART}"))
-
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory, s3_started: S3World) -> dict[str, list[dict[str, Any]]]:
@@ -107,36 +99,45 @@ def expected(tmp_path_factory: pytest.TempPathFactory, s3_started: S3World) -> d
     }
 
 
-@contextmanager
-def held(s3: S3World) -> Iterator[tuple[threading.Event, threading.Event]]:
-    """Hold back the first answer for one document: events that it was asked for, and that it may be answered."""
-    asked, may_go = threading.Event(), threading.Event()
+@dataclass
+class Held:
+    """An answer that is held back: that it was asked for, from which port, and that it may be given."""
 
-    def hold(one: Asked) -> None:
-        if one.kind == "GetObject" and one.path.endswith(SLOW) and not asked.is_set():
-            asked.set()
-            may_go.wait(120)
+    asked: threading.Event = field(default_factory=threading.Event)
+    may_go: threading.Event = field(default_factory=threading.Event)
+    client_port: int = 0
+
+
+@contextmanager
+def held(s3: S3World) -> Iterator[Held]:
+    """Hold back every answer for one document, those to a client that asks again as well."""
+    one = Held()
+
+    def hold(request: Asked) -> None:
+        if request.kind == "GetObject" and request.path.endswith(SLOW) and not one.may_go.is_set():
+            one.client_port = request.client_port
+            one.asked.set()
+            one.may_go.wait(120)
 
     s3.proxy.before = hold
     try:
-        yield asked, may_go
+        yield one
     finally:
-        may_go.set()
+        one.may_go.set()
         s3.proxy.reset()
 
 
-def executor_that_waits(s3: S3World) -> psutil.Process:
-    """Find the executor one of whose Python processes is connected to the proxy."""
-    port = int(s3.proxy.url.rpartition(":")[2])
+def executor_that_waits(answer: Held) -> psutil.Process:
+    """Find the executor one of whose Python processes waits for an answer; others are connected, and have theirs."""
     for process in psutil.process_iter(["cmdline"]):
         with suppress(psutil.Error):
             if "pyspark" in " ".join(process.info["cmdline"] or ()) and any(
-                one.raddr and one.raddr.port == port for one in process.net_connections("tcp")
+                one.laddr.port == answer.client_port for one in process.net_connections("tcp")
             ):
                 for parent in process.parents():
                     if "CoarseGrainedExecutorBackend" in " ".join(parent.cmdline()):
                         return parent
-    raise AssertionError("no executor waits for the proxy")
+    raise AssertionError("no executor waits for the answer")
 
 
 def kill(process: psutil.Process) -> None:
@@ -149,49 +150,33 @@ def kill(process: psutil.Process) -> None:
 
 
 def under_way(
-    pool: ThreadPoolExecutor, work: Work, engine: SparkEngine, asked: threading.Event
+    pool: ThreadPoolExecutor, work: Work, engine: SparkEngine, answer: Held
 ) -> "Future[tuple[StagedFile, ...]]":
     """Start a job, and wait until one of its tasks waits for its document."""
     job = pool.submit(work.parse, engine)
     deadline = time.monotonic() + 120
-    while not asked.wait(0.5):
+    while not answer.asked.wait(0.5):
         assert not job.done(), job.exception()
         assert time.monotonic() < deadline, "no task has asked for the document"
     return job
 
 
-def wait_for_rows(work: Work) -> None:
-    """Wait until the task that waits has begun to write, and the other one has written all of its files."""
-    deadline = time.monotonic() + 120
-    whole = Path(work.store.root, "tables", "documents")
-    while len(list(whole.rglob("*.parquet"))) < work.config.buckets or not work.unfinished():
-        assert time.monotonic() < deadline, "no task has begun a file"
-        time.sleep(0.1)
-
-
 def test_a_worker_is_killed_in_the_middle_of_a_job(
-    tmp_path: Path, s3: S3World, expected: dict[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, s3: S3World, expected: dict[str, list[dict[str, Any]]]
 ) -> None:
-    """The task is done again on the other worker; each row is in the listed files once; what the dead one began
-    stays behind, and goes with the maintenance."""
-    monkeypatch.setattr(spark, "_OBJECTS_PER_TASK", DOCUMENTS // 2)
-    conf = {
-        "spark.executor.memory": "512m",
-        "spark.driver.host": "127.0.0.1",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": "16",  # rows reach the writer as they come
-    }
+    """The task is done again on the other worker; each row is in the listed files once; those are committed."""
+    conf = {"spark.executor.memory": "512m", "spark.driver.host": "127.0.0.1"}
     with spark_standalone(tmp_path) as master, ThreadPoolExecutor(1) as pool:
         work = Work(tmp_path, s3, {"master": master, "conf": conf})
         engine = SparkEngine(work.config.spark)
         try:
-            with held(s3) as (asked, may_go):
-                job = under_way(pool, work, engine, asked)
-                wait_for_rows(work)
-                executor = executor_that_waits(s3)
+            with held(s3) as answer:
+                job = under_way(pool, work, engine, answer)
+                executor = executor_that_waits(answer)
                 worker = executor.parents()[0]
                 assert "org.apache.spark.deploy.worker.Worker" in " ".join(worker.cmdline())
                 kill(worker)  # with its executor and the Python that waits
-                may_go.set()
+                answer.may_go.set()
                 files = job.result(300)
             assert work.rows("documents", files) == expected["documents"]
             work.commit(files)
@@ -201,12 +186,6 @@ def test_a_worker_is_killed_in_the_middle_of_a_job(
             assert list(Path(work.store.root, "work", "spark").iterdir()) == []
         finally:
             engine.close()
-    long_ago = (datetime.now(UTC) - timedelta(days=8)).timestamp()
-    for path in work.unfinished():  # of the task that was killed, where its rows had come to the writer
-        os.utime(path, (long_ago, long_ago))
-    list(maintain(work.store, ("documents",)))
-    assert not work.unfinished()
-    assert TableSlice.newest(work.store, "documents").count() == DOCUMENTS
 
 
 def test_executors_that_lack_this_project_are_told(tmp_path: Path) -> None:
@@ -228,13 +207,13 @@ def test_a_connect_server_is_killed_and_comes_back(
     ):
         work.parse(engine)
     with ThreadPoolExecutor(1) as pool:
-        with spark_connect(tmp_path / "first", port=port), held(s3) as (asked, may_go):
-            job = under_way(pool, work, engine, asked)
+        with spark_connect(tmp_path / "first", port=port), held(s3) as answer:
+            job = under_way(pool, work, engine, answer)
             for process in psutil.process_iter(["cmdline"]):
                 words = process.info["cmdline"] or ()
                 if f"spark.connect.grpc.binding.port={port}" in words:
                     kill(process)
-            may_go.set()
+            answer.may_go.set()
             with pytest.raises(TransientError, match=r"the session was lost .*nothing was committed, run again"):
                 job.result(120)
         assert not Path(work.store.root, "tables", "documents", "_delta_log").exists()

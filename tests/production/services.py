@@ -157,19 +157,9 @@ def spark_standalone(folder: Path, workers: int = 2) -> Iterator[str]:
         stack.enter_context(process("spark-master", master, folder, lambda: _listens(port), env))
         for number in range(workers):
             own, work = free_port(), folder / f"spark-worker-{number}"
-            worker = [run, f"{deploy}.worker.Worker", f"spark://127.0.0.1:{port}", "--host", "127.0.0.1"]
-            worker += [
-                "--port",
-                str(own),
-                "--webui-port",
-                "0",
-                "--cores",
-                "1",
-                "--memory",
-                "1g",
-                "--work-dir",
-                str(work),
-            ]
+            where = [f"spark://127.0.0.1:{port}", "--host", "127.0.0.1", "--port", str(own), "--webui-port", "0"]
+            size = ["--cores", "1", "--memory", "1g", "--work-dir", str(work)]
+            worker = [run, f"{deploy}.worker.Worker", *where, *size]
             stack.enter_context(process(work.name, worker, folder, partial(_listens, own), env))
         yield f"spark://127.0.0.1:{port}"
 

@@ -16,11 +16,9 @@ from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import construct_dagster_k8s_job
 from kubernetes.client import ApiClient, V1Job
 
-from deploy.k8s import render
 from rag_assets.instance import pool_limits
 from rag_core.config import RagConfig
-from tests.unit.deploy.files import DEPLOY, manifests, read
-from tests.unit.deploy.test_k8s import VERSIONS, pods
+from tests.unit.deploy.files import DEPLOY, VERSIONS, of_kind, pods, read
 
 FOLDER = DEPLOY / "dagster"
 SHAPES = ("cluster", "machine")
@@ -138,15 +136,10 @@ def test_a_run_is_a_job_that_kubernetes_takes(job: dict[str, Any]) -> None:
 def test_a_run_finds_what_it_names(job: dict[str, Any]) -> None:
     pod = job["spec"]["template"]["spec"]
     container = pod["containers"][0]
-    stack = list(manifests(render.RENDERED / "small.yaml"))
-    names = {
-        kind: {one["metadata"]["name"] for one in stack if one["kind"] == kind}
-        for kind in ("ServiceAccount", "ConfigMap")
-    }
-    assert pod["serviceAccountName"] in names["ServiceAccount"]
+    assert pod["serviceAccountName"] in of_kind("small", "ServiceAccount")
     maps = {volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}
     maps |= {source["configMapRef"]["name"] for source in container["envFrom"] if "configMapRef" in source}
-    assert maps == {"rag-dagster", "rag-config", "rag-environment"} <= names["ConfigMap"]
+    assert maps == {"rag-dagster", "rag-config", "rag-environment"} <= of_kind("small", "ConfigMap").keys()
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert "/opt/dagster/dagster_home/dagster.yaml" in mounts  # Dagster's launcher leaves that to us
     assert {"/etc/rag", "/tmp", "/var/lib/rag", "/opt/dagster/dagster_home"} <= mounts

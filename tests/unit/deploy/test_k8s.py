@@ -14,28 +14,11 @@ from deploy.k8s import render
 from rag_core.config import RagConfig
 from rag_core.config_loader import load_config
 from tests.unit.deploy import crds
-from tests.unit.deploy.files import DEPLOY, Manifest, manifests
+from tests.unit.deploy.files import DEPLOY, K8S, VERSIONS, Manifest, manifests, of_kind, pods
 
-K8S = DEPLOY / "k8s"
-VERSIONS = ("1.30", "1.37")
 SIZES = render.OVERLAYS
 # Who makes these is told in docs/deploy.md; examples/external-secrets.yaml makes them from a vault.
 SECRETS = {"rag-postgres", "rag-secrets", "rag-store", "rag-serving-keys"}
-
-
-def stack(size: str) -> list[Manifest]:
-    return list(manifests(render.RENDERED / f"{size}.yaml"))
-
-
-def of_kind(size: str, *kinds: str) -> dict[str, Manifest]:
-    return {one["metadata"]["name"]: one for one in stack(size) if one["kind"] in kinds}
-
-
-def pods(size: str) -> dict[str, Manifest]:
-    """Return the pod specifications of a stack: of its deployments, and of Spark's executors."""
-    templates = {name: one["spec"]["template"] for name, one in of_kind(size, "Deployment").items()}
-    executor = of_kind(size, "ConfigMap")["rag-spark"]["data"]["spark-executor.yaml"]
-    return {**templates, "rag-spark-executor": yaml.safe_load(executor)}
 
 
 def config(size: str, tmp_path: Path) -> RagConfig:
@@ -47,12 +30,6 @@ def config(size: str, tmp_path: Path) -> RagConfig:
 
 def test_what_is_rendered_is_current() -> None:
     assert render.differing() == [], "run python -m deploy.k8s.render"
-
-
-@pytest.mark.skipif(not render.has_kubectl(), reason="kubectl 1.27 or later is not here: only the digest is compared")
-@pytest.mark.parametrize("size", SIZES)
-def test_kubectl_renders_what_is_there(size: str) -> None:
-    assert render.rendered(size) == (render.RENDERED / f"{size}.yaml").read_text(encoding="utf-8")
 
 
 def problems(manifest: Manifest, version: str) -> list[str]:

@@ -95,6 +95,7 @@ def test_executors_of_other_versions_are_refused() -> None:
 def test_an_address_where_nothing_listens_is_told_in_time() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
-        address = f"sc://127.0.0.1:{taken.getsockname()[1]}/;user_id=rag"
-        with pytest.raises(TransientError, match=r"nothing answers there after 1 s .*start the Connect server"):
+        address = f"sc://127.0.0.1:{taken.getsockname()[1]}/;token=secret"
+        with pytest.raises(TransientError, match=r"nothing answers there after 1 s .*start the Connect server") as told:
             SparkEngine(SparkConfig(remote=address, wait_s=1)).session()
+    assert "secret" not in str(told.value)
