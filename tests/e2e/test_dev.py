@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,16 +16,11 @@ from rag_assets.launcher.files import ZygoteFiles
 from rag_core.index.lite_files import is_locked
 from tests.conftest import REPO
 from tests.integration.pipeline_helpers import Platform
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.milvus, pytest.mark.slow]
 
 _ASSETS = "{ assetNodes { assetKey { path } groupName isPartitioned } }"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def ask(port: int, query: str, deadline: float) -> list[dict]:

@@ -1,6 +1,5 @@
 """Certificates made for one test, and the standalone server with TLS and users switched on."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from rag_core.config_index import IndexTlsConfig
 from rag_core.errors import ConfigError
 from rag_core.index.client import connect
 from rag_core.tables.store import Store
+from tests.ports import free_port
 from tests.production import services
 
 PASSWORD = "Milvus"  # of root, on a server that nobody has configured
@@ -93,7 +93,7 @@ def secured(folder: Path, *options: str, ready: dict[str, Any], scheme: str = "h
     from pymilvus import MilvusClient
     from pymilvus.exceptions import MilvusException
 
-    port = services.free_port()
+    port = free_port()
     uri = f"{scheme}://127.0.0.1:{port}"
 
     def answers() -> bool:
@@ -105,8 +105,7 @@ def secured(folder: Path, *options: str, ready: dict[str, Any], scheme: str = "h
             return False
         return True
 
-    command = [str(services.BIN / "milvus-server"), "--data", str(folder / "milvus"), "--proxy-port", str(port)]
-    with services.milvus_turn(), services.process("milvus", [*command, *options], folder, answers, stop=signal.SIGINT):
+    with services.milvus_process(folder, port, answers, options):
         yield uri
 
 

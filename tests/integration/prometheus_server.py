@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tests.conftest import REPO
-from tests.production.services import free_port, process
+from tests.ports import free_port
+from tests.production.services import process
 
 needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
 

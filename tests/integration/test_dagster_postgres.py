@@ -17,7 +17,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.production.services import BIN, free_port, postgres, postgres_program, postgres_restarted, process
+from tests.ports import free_port
+from tests.production.services import BIN, postgres, postgres_program, postgres_restarted, process
 from tests.unit.deploy.files import DEPLOY, ROOT, read
 
 pytestmark = pytest.mark.slow

@@ -31,7 +31,8 @@ from rag_core.tables.delta import TableSlice
 from rag_core.tables.store import Store
 from tests.integration.s3_store_helpers import BUCKET, S3World
 from tests.integration.spark_helpers import python_without_project
-from tests.production.services import free_port, spark_connect, spark_standalone
+from tests.ports import free_port
+from tests.production.services import spark_connect, spark_standalone
 from tests.s3_proxy import Asked
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.conftest import REPO
+from tests.ports import free_port
 from tests.production import services
 
 QUESTION = "How quickly must I report a security incident?"
@@ -174,7 +175,7 @@ def _same(one: list[tuple[str, float]], other: list[tuple[str, float]]) -> bool:
 
 def _ask_service(large: Shape, folder: Path, console: Console) -> None:
     """Ask over HTTP, twice: the second answer comes from Redis."""
-    port = services.free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "rag_assets.cli", "serve"]
     env = {**large.env, "RAG_SERVING__PORT": str(port)}

@@ -19,6 +19,7 @@ import psycopg2
 import pyspark
 
 from rag_core.index.lite_files import locked
+from tests.ports import free_port, is_free
 from tests.redis_server import running_redis
 
 START_S = 120.0
@@ -34,13 +35,6 @@ class NotThereError(Exception):
     """A service did not start; the message ends with its last lines."""
 
 
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def process(
     name: str,
@@ -49,11 +43,15 @@ def process(
     is_ready: Callable[[], bool],
     env: Mapping[str, str] | None = None,
     stop: signal.Signals = signal.SIGTERM,
+    log: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program with all that it starts, until the block ends; its output is in `FOLDER/NAME.log`."""
+    """Run a program with all that it starts, until the block ends; its output is in `FOLDER/NAME.log`.
+
+    `log` is a file of its own that says why it does not start, where its output does not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / f"{name}.log"
-    with log.open("wb") as sink:
+    output = folder / f"{name}.log"
+    with output.open("wb") as sink:
         child = subprocess.Popen(
             command, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=sink,
             stderr=subprocess.STDOUT, start_new_session=True,
@@ -62,7 +60,9 @@ def process(
         deadline = time.monotonic() + START_S
         while not is_ready():
             if child.poll() is not None or time.monotonic() > deadline:
-                raise NotThereError(f"{name} did not start: {' '.join(command)}\n{_tail(log)}")
+                ended = child.poll()
+                what = f"does not answer after {START_S:.0f} s" if ended is None else f"ended with {ended}"
+                raise NotThereError(f"{name} {what}: {' '.join(command)}{_tail(output)}{_tail(log)}")
             time.sleep(0.2)
         yield child
     finally:
@@ -79,8 +79,10 @@ def _end(child: subprocess.Popen[bytes], how: signal.Signals) -> None:
     child.wait()
 
 
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+def _tail(log: Path | None) -> str:
+    if log is None or not log.exists():
+        return ""
+    return "\n".join(["", f"{log}:", *log.read_text(errors="replace").splitlines()[-20:]])
 
 
 def _listens(port: int) -> bool:
@@ -258,9 +260,25 @@ def milvus(folder: Path, *options: str, port: int = 0) -> Iterator[str]:
             return False
         return True
 
-    command = [str(BIN / "milvus-server"), "--data", str(folder / "milvus"), "--proxy-port", str(port), *options]
-    with milvus_turn(), process("milvus", command, folder, answers, stop=signal.SIGINT):
+    with milvus_process(folder, port, answers, options):
         yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def milvus_process(folder: Path, port: int, answers: Callable[[], bool], options: Sequence[str] = ()) -> Iterator[None]:
+    """Run the standalone server on a port, when it is its turn; `answers` tells whether it lets a client in."""
+    # The port that it has for its root coordinator is one that Linux gives to connections: it panics where one has it.
+    ports = ["--proxy-port", str(port), "--root-coord-port", str(free_port())]
+    command = [str(BIN / "milvus-server"), "--data", str(folder / "milvus"), *ports, *options]
+    log = folder / "milvus" / "logs" / "milvus-stderr.log"  # the program itself says nothing of a server that ended
+    with milvus_turn():
+        deadline = time.monotonic() + START_S
+        while not is_free(port):  # it would take the next one, and not say so
+            if time.monotonic() > deadline:
+                raise NotThereError(f"milvus: port {port} is still taken after {START_S:.0f} s")
+            time.sleep(0.2)
+        with process("milvus", command, folder, answers, stop=signal.SIGINT, log=log):
+            yield
 
 
 @contextmanager
