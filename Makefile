@@ -37,10 +37,11 @@ demo-production: $(STAMP) ## the same on S3, Spark Connect, Postgres, Milvus, Re
 dev: $(STAMP) ## start the Dagster UI and everything local that it needs
 	@$(RAG) dev
 
-test: $(STAMP) ## unit tests
-	$(VENV)/bin/python -m pytest -q -n auto --dist loadscope tests/unit
+test: $(STAMP) ## unit tests, but for the slow ones
+	$(VENV)/bin/python -m pytest -q -n auto --dist loadscope -m "not slow" tests/unit
 
-test-all: test ## all tests: also real Spark, Milvus Lite, HTTP servers, crashes
+test-all: test ## all tests: also slow unit tests, real Spark, Milvus Lite, HTTP servers, crashes
+	$(VENV)/bin/python -m pytest -q -n auto --dist loadscope -m slow tests/unit
 	$(VENV)/bin/python -m pytest -q -n auto --dist loadfile tests/integration tests/e2e
 
 lint: $(STAMP) ## ruff

@@ -78,6 +78,7 @@ def world(defs: dg.Definitions) -> Iterator[World]:
         yield world
 
 
+@pytest.mark.slow
 def test_changed_documents_flow_on_in_one_tick(world: World) -> None:
     world.log(("documents", "a__01", "1"), ("documents", "a__03", "1"))
     keys = {"a__01", "a__03"}
@@ -85,16 +86,19 @@ def test_changed_documents_flow_on_in_one_tick(world: World) -> None:
     assert world.tick() == {}, "what was asked for is not asked for again"
 
 
+@pytest.mark.slow
 def test_unchanged_documents_do_not(world: World) -> None:
     world.log(("documents", "a__00", "0"))
     assert world.tick() == {}
 
 
+@pytest.mark.slow
 def test_changed_chunks_flow_on(world: World) -> None:
     world.log(("chunks", "a__01", "1"))
     assert world.tick() == {"embeddings": {"a__01"}, "index_partitions": {"a__01"}}
 
 
+@pytest.mark.slow
 def test_all_four_at_once_ask_for_nothing(world: World) -> None:
     events = [(stage, key, "1") for stage in STAGES for key in ("a__00", "a__01", "a__02", "a__03")]
     world.log(*events)
@@ -102,6 +106,7 @@ def test_all_four_at_once_ask_for_nothing(world: World) -> None:
     assert world.tick() == {}
 
 
+@pytest.mark.slow
 def test_a_packed_run_asks_for_nothing_even_if_a_tick_comes_in_between(world: World) -> None:
     tags = {PACKED_TAG: "a__01"}
     world.log(("documents", "a__01", "1"), tags=tags)
@@ -110,12 +115,14 @@ def test_a_packed_run_asks_for_nothing_even_if_a_tick_comes_in_between(world: Wo
     assert world.tick() == {}
 
 
+@pytest.mark.slow
 def test_documents_after_chunks_in_the_same_tick_are_not_lost(world: World) -> None:
     world.log(("chunks", "a__01", "1"), ("embeddings", "a__01", "1"), ("index_partitions", "a__01", "1"))
     world.log(("documents", "a__01", "1"))
     assert world.tick() == {name: {"a__01"} for name in STAGES[1:]}
 
 
+@pytest.mark.slow
 def test_documents_that_change_while_an_automatic_run_is_under_way_are_not_lost(world: World) -> None:
     world.log(("documents", "a__01", "1"))
     assert world.tick() == {name: {"a__01"} for name in STAGES[1:]}
@@ -126,6 +133,7 @@ def test_documents_that_change_while_an_automatic_run_is_under_way_are_not_lost(
     assert world.tick() == {}
 
 
+@pytest.mark.slow
 def test_stages_that_ran_by_hand_are_not_asked_for_again(world: World) -> None:
     world.log(*[(stage, "a__02", "1") for stage in STAGES])
     assert world.tick() == {}
@@ -133,6 +141,7 @@ def test_stages_that_ran_by_hand_are_not_asked_for_again(world: World) -> None:
     assert world.tick() == {name: {"a__02"} for name in STAGES[1:]}
 
 
+@pytest.mark.slow
 def test_checks_and_publication_come_together_at_the_next_tick_of_the_cron(world: World) -> None:
     world.log(*[(stage, "a__01", "1") for stage in STAGES])
     assert world.tick(seconds=5) == {}
@@ -147,6 +156,7 @@ def test_checks_and_publication_come_together_at_the_next_tick_of_the_cron(world
         assert world.checks == set()
 
 
+@pytest.mark.slow
 def test_only_what_follows_the_changed_table_is_checked(world: World) -> None:
     world.tick(seconds=60)
     world.log(("documents", "a__01", "1"), tags={PACKED_TAG: "a__01"})
@@ -154,6 +164,7 @@ def test_only_what_follows_the_changed_table_is_checked(world: World) -> None:
     assert {name.split(":")[0] for name in world.checks} == {"documents"}
 
 
+@pytest.mark.slow
 def test_an_update_between_request_and_tick_is_published_at_the_next(world: World) -> None:
     world.log(("index_partitions", "a__01", "1"))
     assert "published_index" in world.tick(seconds=60)
@@ -162,6 +173,7 @@ def test_an_update_between_request_and_tick_is_published_at_the_next(world: Worl
     assert "published_index" in world.tick(seconds=60)
 
 
+@pytest.mark.slow
 def test_a_verdict_by_hand_is_followed_once(world: World) -> None:
     world.log(*[(name, None, "1") for name in PUBLICATION[:2]])
     assert "published_index" in world.tick(seconds=60)
@@ -169,6 +181,7 @@ def test_a_verdict_by_hand_is_followed_once(world: World) -> None:
     assert [world.tick(seconds=60) for _ in range(3)] == [{}, {}, {}]
 
 
+@pytest.mark.slow
 def test_a_run_on_publication_by_hand_leaves_later_updates_due(world: World) -> None:
     world.log(("index_partitions", "a__01", "1"), *[(name, None, "1") for name in PUBLICATION])
     assert set(world.tick(seconds=60)) == set(PUBLICATION)

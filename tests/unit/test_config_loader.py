@@ -397,6 +397,7 @@ class TestModel:
             check_model(EmbeddingConfig(model="what is this?"))
 
 
+@pytest.mark.slow
 def test_loading_imports_nothing_heavy() -> None:
     code = (
         "import sys; from pathlib import Path; from rag_core.config_loader import load_config; import rag_core.doctor;"

@@ -21,6 +21,7 @@ def defs() -> dg.Definitions:
     return build_defs(config_path=REPO / "rag.yaml")
 
 
+@pytest.mark.slow
 def test_loads_with_an_empty_environment_from_any_folder(tmp_path: Path) -> None:
     script = "import definitions, sys; print(len(definitions.defs.resolve_all_asset_keys())); "
     script += (

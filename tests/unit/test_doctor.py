@@ -72,6 +72,7 @@ def test_everything_needed_is_looked_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 def test_missing_and_empty_sources(tmp_path: Path) -> None:
     missing = find(run_doctor(load(tmp_path, root="nowhere"), {}), "source handbook")
     assert missing.status == "fail"

@@ -39,6 +39,7 @@ def config_of(**sections: Any) -> RagConfig:
     return RagConfig.model_validate({"store": StoreConfig(root="/nowhere"), "sources": (source,), **sections})
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(chunking=_CHUNKING, embedding=_LOCAL | _REMOTE, index=_INDEX, other=_LOCAL | _REMOTE)
 def test_a_generation_is_restored_whatever_rag_yaml_asks_for(

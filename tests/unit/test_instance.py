@@ -55,6 +55,7 @@ def config(root: Path, **sections: object) -> RagConfig:
     return RagConfig.model_validate({"store": {"root": str(root / "data")}, "sources": [source], **sections})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("concurrent", "backfills"), [(1, 1), (2, 1), (5, 4)])
 def test_dagster_takes_every_setting(tmp_path: Path, concurrent: int, backfills: int) -> None:
     settings = config(tmp_path, run={"concurrent_runs": concurrent})
@@ -121,6 +122,7 @@ def test_a_home_of_the_environment_is_left_as_it_is(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "own").exists()
 
 
+@pytest.mark.slow
 def test_pools_follow_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,5")
     assert pool_limits(config(tmp_path)) == {"embedding": 3, "milvus_writes": 1}
@@ -141,6 +143,7 @@ def test_pools_follow_the_configuration(tmp_path: Path, monkeypatch: pytest.Monk
         assert instance.event_log_storage.get_concurrency_info("embedding").slot_count == 1
 
 
+@pytest.mark.slow
 def test_a_run_without_a_process_is_not_closed(tmp_path: Path) -> None:
     settings = config(tmp_path)
 
@@ -153,6 +156,7 @@ def test_a_run_without_a_process_is_not_closed(tmp_path: Path) -> None:
         assert fail_dead_runs(instance) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
 def test_a_run_whose_process_is_gone_is_closed_wherever_it_was(tmp_path: Path, status: dg.DagsterRunStatus) -> None:
     settings = config(tmp_path)

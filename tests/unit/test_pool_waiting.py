@@ -4,6 +4,7 @@ import importlib
 import time
 
 import dagster as dg
+import pytest
 from dagster._core.execution.plan import instance_concurrency_context as dagster_module
 
 from rag_assets.pool_waiting import wait_for_pools_asleep
@@ -30,12 +31,14 @@ def _job(name: str) -> dg.JobDefinition:
     return dg.GraphDefinition(name=name, node_defs=[index]).to_job()
 
 
+@pytest.mark.slow
 def test_blocked_step_sleeps_until_it_may_ask_again() -> None:
     with dg.instance_for_test() as instance:
         wait_for_pools_asleep()
         assert 0.5 < blocked(instance, dagster_module.InstanceConcurrencyContext) <= 1.1
 
 
+@pytest.mark.slow
 def test_dagster_itself_still_does_not_sleep() -> None:
     """Once this fails, Dagster does it right, and `rag_assets.pool_waiting` can go."""
     source = importlib.util.find_spec(dagster_module.__name__)
@@ -45,6 +48,7 @@ def test_dagster_itself_still_does_not_sleep() -> None:
         assert blocked(instance, fresh.InstanceConcurrencyContext) <= 0
 
 
+@pytest.mark.slow
 def test_nothing_pending_is_no_wait() -> None:
     wait_for_pools_asleep()
     with dg.instance_for_test() as instance:

@@ -91,6 +91,7 @@ _PASSES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(_CHANGES, _PASSES, st.integers(1, 30))
 def test_what_is_removed_changes_no_standing_and_no_dirty_partition(

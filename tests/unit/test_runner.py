@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +30,7 @@ def test_contiguous_keys_fill_runs() -> None:
     assert [len(run) for run in ranges(ALL, ALL, 32)] == [32, 8]
 
 
+@pytest.mark.slow
 def test_run_of_a_dead_process_is_closed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
     home = dagster_home(Store(str(tmp_path)))
     dead = subprocess.run(

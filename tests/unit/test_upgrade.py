@@ -91,6 +91,7 @@ def test_another_parser_reads_every_object_again(
     assert not found.second_index
 
 
+@pytest.mark.slow
 def test_another_limit_reads_rejected_objects_only(store: Store, config: RagConfig) -> None:
     settings = ParseSettings.of(config.parsing, config.sources[0])
     rejected = {"status": "rejected", "doc_id": "c.md", "object_key": "c.md", "object_id": "c.md", "source": "notes"}
@@ -101,6 +102,7 @@ def test_another_limit_reads_rejected_objects_only(store: Store, config: RagConf
     assert found.changed == ()
 
 
+@pytest.mark.slow
 def test_another_chunking_builds_a_second_index_and_says_that_runs_refuse(store: Store, config: RagConfig) -> None:
     found = check_upgrade(store, changed(config, chunking={"max_tokens": 100}))
     assert found.verdict == "work"
@@ -169,6 +171,7 @@ def test_a_table_that_was_just_made_is_not_refused(store: Store, config: RagConf
     assert refusal("u", name, Layout(columns, tuple(table.metadata().partition_columns))) == ""
 
 
+@pytest.mark.slow
 def test_the_exit_code_tells_a_script(
     store: Store, config: RagConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def expected(presence: Sequence[tuple[datetime, bool]]) -> list[tuple[str, datet
     return events
 
 
+@pytest.mark.slow
 @settings(max_examples=75, deadline=None)
 @given(st.lists(STEP, min_size=1, max_size=14))
 def test_every_begin_and_end_is_told_once_by_each_channel(
@@ -151,6 +152,7 @@ def test_more_than_five_of_a_group_are_one_message(store: Store) -> None:
     assert several[0].key in ended
 
 
+@pytest.mark.slow
 def test_a_channel_that_is_down_is_left_alone_and_the_others_go_on(store: Store) -> None:
     book, down, up = book_of(store), Recorder("down"), Recorder("up")
     down.failure = DOWN

@@ -105,6 +105,7 @@ def test_every_unit_of_real_markdown_is_supported_in_full(text: str) -> None:
     assert [support(unit.plain, [evidence]) for unit in evidence.units] == [1.0] * len(units(text))
 
 
+@pytest.mark.slow
 @given(claim=_TEXTS, passages=st.lists(_TEXTS, max_size=4), similarity=st.none() | st.floats(-1, 1))
 def test_a_further_passage_never_lowers_support(claim: str, passages: list[str], similarity: float | None) -> None:
     evidence = [evidence_of(passage) for passage in passages]
@@ -113,6 +114,7 @@ def test_a_further_passage_never_lowers_support(claim: str, passages: list[str],
     assert all(0 <= value <= 1 for value in values)
 
 
+@pytest.mark.slow
 @given(text=_TEXTS, number=st.integers(1_001, 10**6))
 def test_a_number_that_no_passage_holds_leaves_no_support(text: str, number: int) -> None:
     evidence = evidence_of(text)

@@ -72,6 +72,7 @@ commits = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(commits)
 def test_every_snapshot_brings_back_its_time(
@@ -110,6 +111,7 @@ def test_commits_during_the_copying_are_not_in_it(world: World) -> None:
     assert rows_of(world.restored(), "documents") == before
 
 
+@pytest.mark.slow
 def test_checkpoints_and_upkeep(world: World) -> None:
     for number in range(12):
         world.write("chunks", {"a": number})

@@ -44,6 +44,7 @@ def test_fork_that_has_not_started_its_program_is_not_counted() -> None:
     assert role_of([*root, "x"], root_command=root) == "other"
 
 
+@pytest.mark.slow
 def test_sampler_sees_the_memory_of_root_and_child(tmp_path: Path) -> None:
     child = "held = bytearray(64 << 20)\nimport time; time.sleep(1.5)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}, 'rag_core.parsing.child'])"

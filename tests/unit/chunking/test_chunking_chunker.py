@@ -40,6 +40,7 @@ def test_the_models_limit_wins() -> None:
     assert chunker.limits.overlap_tokens == 20
 
 
+@pytest.mark.slow
 def test_fingerprints_tell_chunkers_apart(tokenizer_paths: dict[str, Path]) -> None:
     prints = {
         make_chunker(ChunkingConfig()).fingerprint,

@@ -71,6 +71,7 @@ def test_a_table_that_is_split_repeats_its_header(newline: str) -> None:
     assert others[0].embedded_text == f"{header}\n{others[0].text}"
 
 
+@pytest.mark.slow
 def test_a_table_and_code_that_fit_are_whole() -> None:
     table = "| a | b |\n|---|---|\n" + "| one | two |\n" * 6
     code = "```python\n" + "call(argument)\n\n" * 10 + "```\n"

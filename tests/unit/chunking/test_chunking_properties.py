@@ -57,6 +57,7 @@ def plain(tokenizer_paths: dict[str, Path]) -> dict[str, Tokenizer]:
     return loaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "bpe", "unigram"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @given(text=TEXTS, max_tokens=st.sampled_from([16, 40, 254]), overlap=st.sampled_from([0, 0, 8]))

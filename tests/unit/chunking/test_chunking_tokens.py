@@ -50,6 +50,7 @@ def test_starts_equal_the_tokenizers_own_offsets_for_any_text(text: str) -> None
     assert COUNTER.tokenize(text).starts.tolist() == reference_starts(text)
 
 
+@pytest.mark.slow
 @given(text=pieces(), data=st.data())
 @settings(max_examples=200, deadline=None)
 def test_a_span_between_additive_places_counts_the_same_alone(text: str, data: st.DataObject) -> None:

@@ -16,11 +16,13 @@ SERVICES: dict[str, Any] = STACK["services"]
 TEXT = (COMPOSE / "compose.yaml").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_it_is_what_the_compose_specification_asks_for() -> None:
     done = run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "deploy/compose/compose.yaml")
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_all_yaml_of_deploy_passes_its_lint() -> None:
     done = run("yamllint", "--strict", "-c", "deploy/.yamllint.yaml", "deploy")
     assert done.returncode == 0, done.stdout

@@ -70,6 +70,7 @@ def test_sparks_home_is_where_the_base_has_its_python() -> None:
     assert f"/opt/venv/lib/python{version[1]}/site-packages/pyspark" in DOCKERFILE
 
 
+@pytest.mark.slow
 def test_the_installed_project_is_whole(tmp_path: Path) -> None:
     """An image installs a wheel of what the build sees: pages, templates and declared tests are in it."""
     for name in tracked():

@@ -28,6 +28,7 @@ def config(size: str, tmp_path: Path) -> RagConfig:
     return load_config(path).config
 
 
+@pytest.mark.slow
 def test_what_is_rendered_is_current() -> None:
     assert render.differing() == [], "run python -m deploy.k8s.render"
 
@@ -45,6 +46,7 @@ def problems(manifest: Manifest, version: str) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
     "path",

@@ -89,6 +89,7 @@ def test_duplicates_are_harmless(store: Store) -> None:
     np.testing.assert_array_equal(got, vectors)
 
 
+@pytest.mark.slow
 def test_concurrent_first_appends_lose_nothing(store: Store) -> None:
     names, vectors, errors = hashes_of(*range(80)), unit(80), []
 

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys
 from rag_core.embedding.lean_import import sentence_transformer
@@ -20,6 +22,7 @@ assert roc_curve.__module__.startswith("sklearn"), "the real module is in place"
 """
 
 
+@pytest.mark.slow
 def test_scikit_learn_is_imported_only_when_it_is_called() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

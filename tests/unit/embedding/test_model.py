@@ -38,6 +38,7 @@ def test_built_in_model() -> None:
     )
 
 
+@pytest.mark.slow
 def test_resolving_does_not_import_torch() -> None:
     code = (
         "import sys; from rag_core.config import EmbeddingConfig; from rag_core.embedding.model import resolve_model;"

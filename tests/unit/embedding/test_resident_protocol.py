@@ -82,6 +82,7 @@ def test_identity_follows_code_and_variables(monkeypatch: pytest.MonkeyPatch, tm
     assert identity(environment) != before
 
 
+@pytest.mark.slow
 def test_every_module_that_a_worker_imports_is_part_of_its_identity() -> None:
     program = (
         "import sys, rag_core.embedding.resident.server, rag_core.embedding.torch_encoder as _;"

@@ -35,11 +35,13 @@ sweeps = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(recalls)
 def test_recall_goes_to_json_and_back(recall: AnnRecall) -> None:
     assert AnnRecall.from_dict(json.loads(json.dumps(recall.to_dict()))) == recall
 
 
+@pytest.mark.slow
 @given(sweeps)
 def test_sweep_goes_to_json_and_back(sweep: Sweep) -> None:
     assert Sweep.from_dict(json.loads(json.dumps(sweep.to_dict()))) == sweep
@@ -122,6 +124,7 @@ SWEEP = Sweep(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", [SWEEP, replace(SWEEP, parameter=None, points=(), search_params={}, hardest="")])
 def test_plot_of_a_sweep_is_svg_and_the_same_each_time(sweep: Sweep) -> None:
     drawn = plot_sweep(sweep, CONFIG)
@@ -130,6 +133,7 @@ def test_plot_of_a_sweep_is_svg_and_the_same_each_time(sweep: Sweep) -> None:
     assert drawn == plot_sweep(sweep, CONFIG)
 
 
+@pytest.mark.slow
 def test_plot_of_partitions_is_svg_and_bounded() -> None:
     many = replace(GOOD, by_partition={f"handbook__{number:03}": measured(0.9) for number in range(500)})
     drawn = plot_partitions(many, CONFIG)

@@ -31,6 +31,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_sample_is_stratified_and_the_same_each_time(stored: Store, tmp_path: Path) -> None:
     vectors, _ = slices(stored)
     sample = draw(vectors, 30, per_partition=15, lowest_share=0.1)

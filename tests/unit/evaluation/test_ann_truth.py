@@ -67,6 +67,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, np.ndarray]
     return store, vectors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_rows", [7, 4_096])
 def test_truth_is_brute_force_under_every_scope(
     stored: tuple[Store, np.ndarray], batch_rows: int, monkeypatch: pytest.MonkeyPatch
@@ -135,6 +136,7 @@ def test_questions_of_another_model_are_refused(stored: tuple[Store, np.ndarray]
         find_truth(slices(stored[0])[0], clustered(2, 5), samples=10)
 
 
+@pytest.mark.slow
 def test_any_row_with_an_equal_vector_is_right(stored: tuple[Store, np.ndarray]) -> None:
     store, vectors = stored
     table = with_vectors(vectors, KEYS)
@@ -147,6 +149,7 @@ def test_any_row_with_an_equal_vector_is_right(stored: tuple[Store, np.ndarray])
     assert grade(truth, "all", [*same[:9], "not in the table"]).found == 9
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_grade_is_the_share_of_hits_as_near_as_the_tenth(stored: tuple[Store, np.ndarray], data: st.DataObject) -> None:

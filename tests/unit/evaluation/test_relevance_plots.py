@@ -2,10 +2,13 @@
 
 import xml.etree.ElementTree as ET
 
+import pytest
+
 from rag_core.evaluation.relevance_plots import difference_plot, means_plot
 from tests.unit.evaluation.test_regression import pairs, rows
 
 
+@pytest.mark.slow
 def test_plots_are_well_formed_and_deterministic() -> None:
     old, new = (rows(values, mode="dense") for values in pairs(40, 0.1, 0.1))
 

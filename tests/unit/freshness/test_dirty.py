@@ -53,6 +53,7 @@ def brute_force(changes: list[dict[str, Any]], passes: list[dict[str, Any]], con
     return sorted(found, key=lambda one: (one.oldest_changed_at, one.partition_key))
 
 
+@pytest.mark.slow
 @given(change_rows(), pass_rows())
 def test_dirty_partitions_are_those_of_plain_loops(changes: list[dict[str, Any]], passes: list[dict[str, Any]]) -> None:
     # Passes that ended at the same time have no last one.
@@ -148,6 +149,7 @@ def test_a_pass_is_verified_if_and_only_if_it_is_ok(outcome: str, verified: floa
         a_pass("handbook__00", 1, verified, outcome=outcome)
 
 
+@pytest.mark.slow
 def test_rows_are_read_once_and_only_new_files_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, _ = a_store(tmp_path)
     times: list[datetime] = []
@@ -163,6 +165,7 @@ def test_rows_are_read_once_and_only_new_files_after(tmp_path: Path, monkeypatch
     assert load_changes(store).num_rows == 0
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=4))
 @settings(max_examples=15, deadline=None)
 def test_repeated_rows_are_given_once(appends: list[list[int]]) -> None:

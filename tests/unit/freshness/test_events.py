@@ -77,6 +77,7 @@ def test_a_source_that_was_never_listed_is_listed_instead(tmp_path: Path) -> Non
 STATES = st.dictionaries(st.sampled_from("abc"), st.sampled_from("123"))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(STATES, st.booleans(), st.booleans()), max_size=6))
 @settings(max_examples=12, deadline=None)
 def test_told_or_listed_the_same_is_recorded(steps: list[tuple[dict[str, str], bool, bool]]) -> None:

@@ -1,6 +1,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 
 from rag_core.freshness.latency import LATENCIES, latencies, pending, slowest
@@ -41,6 +42,7 @@ def brute_force(changes: list[dict[str, Any]], passes: list[dict[str, Any]], now
     return list(found.values())
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(change_rows(), pass_rows(), NOWS)
 def test_equals_plain_loops(changes: list[dict[str, Any]], passes: list[dict[str, Any]], now: datetime) -> None:
@@ -48,6 +50,7 @@ def test_equals_plain_loops(changes: list[dict[str, Any]], passes: list[dict[str
     assert rows.to_pylist() == brute_force(changes, passes, now)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(change_rows(), pass_rows(), NOWS)
 def test_a_pass_can_only_help(changes: list[dict[str, Any]], passes: list[dict[str, Any]], now: datetime) -> None:

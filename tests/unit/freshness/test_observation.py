@@ -56,6 +56,7 @@ def version(looking: Looking) -> int:
     return int(ensure_table(looking.store, "source_changes").version())
 
 
+@pytest.mark.slow
 @given(st.lists(LISTINGS, min_size=1, max_size=6))
 @FEW
 def test_changes_replayed_give_the_last_listing(listings: list[dict[str, str]]) -> None:
@@ -70,6 +71,7 @@ def test_changes_replayed_give_the_last_listing(listings: list[dict[str, str]]) 
         assert sum(seen_counts(looking.store, looking.config, "handbook").values()) == len(before)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(LISTINGS, st.sampled_from((None, *CRASHES))), min_size=2, max_size=7))
 @FEW
 def test_a_crash_at_any_step_loses_and_doubles_nothing(looks: list[tuple[dict[str, str], str | None]]) -> None:
@@ -98,6 +100,7 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(looks: list[tuple[dict[st
 PATHS = st.sets(st.sampled_from([f"{a}/{b}{c}.md" for a in "xy" for b in ("", "z/") for c in range(3)]))
 
 
+@pytest.mark.slow
 @given(st.lists(PATHS, min_size=1, max_size=4))
 @FEW
 def test_a_listing_in_pieces_gives_what_one_look_gives(listings: list[set[str]]) -> None:
@@ -157,6 +160,7 @@ def test_an_object_that_is_being_written_is_left_until_it_settles(looking: Looki
     assert (changed["not_before"], changed["changed_at"]) == (at(5), at(14.9))
 
 
+@pytest.mark.slow
 def test_an_object_that_never_settles_is_taken_at_last(looking: Looking) -> None:
     looking.look([], now=at(0))
     taken = []

@@ -22,6 +22,7 @@ def rows_of(count: int, *, every: float, latency: float = 12, now: float, **valu
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "every", "latency", "ranges"),
     [(0, 1, 1, 1), (1, 60, 1, 1), (100, 6, 0, 1), (3_000, 800, 20, 2), (700, 30, 900, 1)],
@@ -35,6 +36,7 @@ def test_any_number_of_changes_is_drawn(count: int, every: float, latency: float
     assert "99 % of changes within 300 s" in svg
 
 
+@pytest.mark.slow
 def test_the_picture_is_small_and_the_same_for_the_same_rows() -> None:
     now = 40 * DAY
     rows = rows_of(3_000, every=800, now=now)

@@ -112,6 +112,7 @@ FACTS = st.one_of(st.tuples(change_rows(), pass_rows()), st.integers(0, 9_999).m
 Facts = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(FACTS, OBJECTIVES, LIMITS, st.sampled_from(SOURCES), NOWS, st.sampled_from((0, 0, 0, 30, 240, 1_440, 1_500)))
 def test_equals_plain_loops(
@@ -120,6 +121,7 @@ def test_equals_plain_loops(
     compare(facts, objective, limits, source, now + timedelta(minutes=later))
 
 
+@pytest.mark.slow
 def test_equals_plain_loops_in_every_state() -> None:
     met = set()
     for seed in range(120):
@@ -143,6 +145,7 @@ def compare(facts: Facts, objective: Objective, limits: FreshnessConfig, source:
     return found.state
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(change_rows(), pass_rows(), NOWS)
 def test_what_is_not_counted_and_other_partitions_change_nothing(
@@ -207,6 +210,7 @@ class Replay:
         return standing(self.changes, self.passes, made, FRESHNESS, source="handbook", now=at(DAY + second))
 
 
+@pytest.mark.slow
 def test_states_in_the_order_of_an_outage() -> None:
     replay = Replay([change(number, DAY + number) for number in range(40)], [])
     seen: dict[str, int] = {}
@@ -241,6 +245,7 @@ def test_a_slow_burn_is_told_from_a_fast_one() -> None:
     assert found.state not in URGENT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", (1, 5, MIN_OUTCOMES - 1))
 def test_few_changes_do_not_flap(bad: int) -> None:
     """However many of fewer than ten changes are late, only the budget and the hard limit speak."""
@@ -248,6 +253,7 @@ def test_few_changes_do_not_flap(bad: int) -> None:
     assert {replay.at(second, hard_limit_s=9_000).state for second in range(0, 9_000, 97)} == {"ok"}
 
 
+@pytest.mark.slow
 def test_a_short_window_with_few_changes_does_not_flap() -> None:
     """Every seven minutes a change, all late: five minutes hold one or none, and the state stays all the time."""
     seconds = [DAY + number * 420 for number in range(60)]

@@ -47,6 +47,7 @@ def told(result: dg.SensorResult) -> dict[str, dg.AssetCheckEvaluation]:
     return {event.check_name: event for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)}
 
 
+@pytest.mark.slow
 def test_the_sensor_tells_once_and_when_the_state_changes(platform: PlatformResource) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         first = tick(platform, instance, None)
@@ -69,6 +70,7 @@ def test_the_sensor_tells_once_and_when_the_state_changes(platform: PlatformReso
         ]
 
 
+@pytest.mark.slow
 def test_a_source_that_left_the_configuration_leaves_the_cursor(platform: PlatformResource) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         cursor = tick(platform, instance, None).cursor or ""
@@ -96,6 +98,7 @@ def test_while_changes_wait_or_come_it_tells_every_five_minutes(platform: Platfo
     assert not is_due(Told("ok", done.marker, long_ago), done), "nothing happens: nothing is told, however long"
 
 
+@pytest.mark.slow
 def test_the_check_runs_by_hand_with_figures_and_a_picture(platform: PlatformResource) -> None:
     append_rows(platform.store, "source_changes", [change(1, ago(900)), change(2, ago(100), object_key="new.md")])
     append_rows(platform.store, "passes", [passed(ago(890), ago(880))])

@@ -68,6 +68,7 @@ def test_against_plain_python(ledger: list[Row], held: list[Row]) -> None:
     assert len(every) == len(set(every))
 
 
+@pytest.mark.slow
 @given(st.sets(st.text(max_size=3), max_size=40), st.integers(0, 50), st.integers(0, 3))
 def test_sample_does_not_depend_on_order(ids: set[str], size: int, seed: int) -> None:
     drawn = sample(list(ids), size, seed)

@@ -32,6 +32,7 @@ def test_fit_cuts_at_a_character(text: str, limit: int) -> None:
     assert cut == text or len(text[: len(cut) + 1].encode()) > limit
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_quoted_is_read_back_by_the_filter_lexer(text: str) -> None:
     from milvus_lite.search.filter.tokens import TokenKind, tokenize

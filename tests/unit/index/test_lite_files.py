@@ -38,6 +38,7 @@ def test_leases_survive_a_sweeping_supervisor(tmp_path: Path) -> None:
         sweeper.join()
 
 
+@pytest.mark.slow
 def test_lock_waits_then_gives_up(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert not is_locked(path)

@@ -40,6 +40,7 @@ def test_configuration_and_rules_are_valid() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @needs_promtool
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_alerts_fire_when_they_should_and_not_before(path: Path) -> None:
@@ -47,6 +48,7 @@ def test_alerts_fire_when_they_should_and_not_before(path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @needs_promtool
 def test_such_a_test_can_fail(tmp_path: Path) -> None:
     text = (MONITORING / "rules" / "serving.yml").read_text()
@@ -62,6 +64,7 @@ def cases() -> list[dict[str, Any]]:
     return [case for path in TESTS for case in yaml.safe_load(path.read_text())["tests"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", alerts())
 def test_each_alert_has_tests_of_both_kinds(name: str) -> None:
     own = [case for case in cases() if case["name"].startswith(f"{name}:")]

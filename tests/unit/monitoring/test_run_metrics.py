@@ -49,6 +49,7 @@ def test_the_queue_by_why_runs_were_asked_for(instance: dg.DagsterInstance) -> N
     assert said["rag_run_queue_oldest_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_runs_that_ended_are_counted_once_from_when_the_exporter_started(instance: dg.DagsterInstance) -> None:
     publish_index.execute_in_process(instance=instance)
     group = RunMetrics(lambda: instance, [])
@@ -92,6 +93,7 @@ def test_an_instance_that_cannot_be_opened_yet_is_opened_later(instance: dg.Dags
     assert "rag_run_queue_oldest_seconds" in say(group, now())
 
 
+@pytest.mark.slow
 def test_an_instance_of_many_projects_does_not_make_a_label_of_each_job(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

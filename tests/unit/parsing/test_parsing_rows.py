@@ -111,6 +111,7 @@ def test_a_gone_object_has_no_row_and_an_unreadable_one_stops_with_its_key() -> 
         rows({"a.md": SourceError("connection lost")})
 
 
+@pytest.mark.slow
 def test_batches_are_bounded_by_rows_and_bytes() -> None:
     many = batches({f"{i}.txt": b"x" for i in range(300)})
     assert [batch.num_rows for batch in many] == [256, 44]

@@ -42,6 +42,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_documents_come_back_and_one_child_serves_many(process: ParserProcess) -> None:
     assert process.pid is None
     pids = {run(process, "pid please").text for _ in range(3)}
@@ -50,6 +51,7 @@ def test_documents_come_back_and_one_child_serves_many(process: ParserProcess) -
     assert run(process, b"x" * 5_000_000).text == "x" * 5_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -67,6 +69,7 @@ def test_a_death_costs_one_document(process: ParserProcess, text: str, words: st
     assert run(process, "next document").status == "ok"
 
 
+@pytest.mark.slow
 def test_time_limit() -> None:
     with ParserProcess(ParseSettings(timeout_s=1, memory_mib=256), target=HOOK) as parser:
         run(parser, "warm")
@@ -85,6 +88,7 @@ def relations_of(kind: str, target: str) -> str:
     return f'<Relationships xmlns="{package}">{relation}</Relationships>'
 
 
+@pytest.mark.slow
 def test_a_workbook_that_unpacks_to_far_more_than_the_limit_is_rejected() -> None:
     """Native code that runs out of memory aborts the process; the reason still says what happened."""
     row = b'<row><c t="inlineStr"><is><t>some words in a cell</t></is></c></row>' * 10_000
@@ -108,10 +112,12 @@ def test_a_workbook_that_unpacks_to_far_more_than_the_limit_is_rejected() -> Non
         assert run(parser, "next").status == "ok"
 
 
+@pytest.mark.slow
 def test_output_of_libraries_does_not_break_the_protocol(process: ParserProcess) -> None:
     assert run(process, "print").status == "ok"
 
 
+@pytest.mark.slow
 def test_the_child_is_replaced_after_so_many_documents_or_when_it_has_grown() -> None:
     with ParserProcess(ParseSettings(), target=HOOK, recycle_after=2) as parser:
         first = [run(parser, "pid").text for _ in range(4)]
@@ -122,6 +128,7 @@ def test_the_child_is_replaced_after_so_many_documents_or_when_it_has_grown() ->
         assert run(parser, "pid").text != before
 
 
+@pytest.mark.slow
 def test_a_child_that_died_idle_is_replaced_in_silence(process: ParserProcess) -> None:
     run(process, "warm")
     assert process.pid is not None
@@ -130,6 +137,7 @@ def test_a_child_that_died_idle_is_replaced_in_silence(process: ParserProcess) -
     assert run(process, "next").status == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_the_child_dies_with_a_parent_that_is_killed() -> None:
     program = """
@@ -160,6 +168,7 @@ def test_the_child_dies_with_a_parent_that_is_killed() -> None:
     pytest.fail("the child outlived its parent")
 
 
+@pytest.mark.slow
 def test_nothing_is_written_outside_temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

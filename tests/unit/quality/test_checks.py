@@ -45,6 +45,7 @@ def evaluations(
     return {one.check_name: one for one in found if one.asset_key == dg.AssetKey("documents")}
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_about_all_partitions_whichever_the_run_is_for(defs: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(defs)
     with dg.DagsterInstance.ephemeral() as instance:

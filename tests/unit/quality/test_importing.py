@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_process_without_a_main_file_survives_the_import() -> None:
     """It imports Spark Connect, which ends such a process with exit code 0 where its own dependencies are missing."""
     program = "import rag_core.quality.suites, os; print(os.environ['GX_ANALYTICS_ENABLED'])"

@@ -50,6 +50,7 @@ def test_anything_else_is_refused(text: str) -> None:
         conditions.parse(text)
 
 
+@pytest.mark.slow
 @given(st.integers(), st.integers(), st.sampled_from(["<", "<=", "==", "!=", ">", ">="]))
 def test_comparisons_agree_with_python(left: int, right: int, operator: str) -> None:
     left, right = left % 1000, right % 1000

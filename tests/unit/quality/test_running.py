@@ -90,6 +90,7 @@ def failed(results: list[Result], key: str = KEY) -> set[str]:
     return {result.test for result in results if result.partition_key == key and result.outcome != "pass"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["documents", "chunks", "embeddings", "index_partitions"])
 def test_faults_are_found_by_name_and_in_their_partition_only(tmp_path: Path, table: str) -> None:
     store, config = Store(str(tmp_path)), config_of(tmp_path)
@@ -122,6 +123,7 @@ def test_faults_are_found_by_name_and_in_their_partition_only(tmp_path: Path, ta
         assert not blocking or any(found.test in reason for reason in held[key])
 
 
+@pytest.mark.slow
 def test_half_the_rows_gone_is_held_until_it_is_accepted(tmp_path: Path) -> None:
     store, config = Store(str(tmp_path)), config_of(tmp_path)
     assert gate(write(store, "documents", document_rows(40)), config, run_id="1").held == {}
@@ -134,6 +136,7 @@ def test_half_the_rows_gone_is_held_until_it_is_accepted(tmp_path: Path) -> None
     assert gate(write(store, "documents", document_rows(18)), config, run_id="7").held == {}
 
 
+@pytest.mark.slow
 def test_what_follows_from_an_accepted_jump_is_not_held_against_history(tmp_path: Path) -> None:
     """Chunks and vectors of documents that were removed on purpose go a stage later each, without further words."""
     store, config = Store(str(tmp_path)), config_of(tmp_path)
@@ -152,6 +155,7 @@ def test_what_follows_from_an_accepted_jump_is_not_held_against_history(tmp_path
     assert any("row_count" in reason for reason in again[KEY])
 
 
+@pytest.mark.slow
 def test_truncated_table_is_held(tmp_path: Path) -> None:
     store, config = Store(str(tmp_path)), config_of(tmp_path)
     current = write(store, "documents", document_rows(40))
@@ -161,6 +165,7 @@ def test_truncated_table_is_held(tmp_path: Path) -> None:
     assert ["row_count" in reason for reason in held[KEY]] == [True]
 
 
+@pytest.mark.slow
 def test_jumps_of_rate_language_and_length(tmp_path: Path) -> None:
     store, config = Store(str(tmp_path)), config_of(tmp_path)
     rows = document_rows(40)
@@ -176,6 +181,7 @@ def test_jumps_of_rate_language_and_length(tmp_path: Path) -> None:
     assert "was 0" in rate.threshold
 
 
+@pytest.mark.slow
 def test_same_content_is_tested_once(tmp_path: Path) -> None:
     store, config = Store(str(tmp_path)), config_of(tmp_path)
     first = run_tests(write(store, "documents", document_rows(5)), config, run_id="1")
@@ -186,6 +192,7 @@ def test_same_content_is_tested_once(tmp_path: Path) -> None:
     assert not any(result.reused for result in forced)
 
 
+@pytest.mark.slow
 def test_changed_parent_tests_the_relationship_again(tmp_path: Path) -> None:
     store, config = Store(str(tmp_path)), config_of(tmp_path)
     documents = document_rows(6)
@@ -201,6 +208,7 @@ def test_changed_parent_tests_the_relationship_again(tmp_path: Path) -> None:
     assert failed(results) == {"relationships__doc_id"}
 
 
+@pytest.mark.slow
 def test_unreadable_partition_does_not_stop_others(tmp_path: Path) -> None:
     store, config = Store(str(tmp_path)), config_of(tmp_path)
     write(store, "documents", document_rows(5))

@@ -47,6 +47,7 @@ def test_old_pages_go_with_their_cards(store: Store) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_server_shows_pages_and_nothing_else(store: Store) -> None:
     from threading import Thread
 

@@ -31,6 +31,7 @@ def written(store: Store, config: RagConfig, verdict: Verdict) -> str:
     return read_text(store, page.path) or ""
 
 
+@pytest.mark.slow
 def test_refusal_says_why_in_words_first(store: Store, config: RagConfig) -> None:
     html = written(store, config, verdict_of(config, passed=False))
     reasons = [
@@ -43,6 +44,7 @@ def test_refusal_says_why_in_words_first(store: Store, config: RagConfig) -> Non
     assert "wiki__01" in html
 
 
+@pytest.mark.slow
 def test_everything_measured_is_shown(store: Store, config: RagConfig) -> None:
     html = written(store, config, verdict_of(config, passed=True, ndcg=(0.7, 0.72)))
     assert "It may be served" in html
@@ -54,6 +56,7 @@ def test_everything_measured_is_shown(store: Store, config: RagConfig) -> None:
     assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org", ""), "nothing is loaded"
 
 
+@pytest.mark.slow
 def test_plots_do_not_share_ids(store: Store, config: RagConfig) -> None:
     import re
 
@@ -65,6 +68,7 @@ def test_plots_do_not_share_ids(store: Store, config: RagConfig) -> None:
     }
 
 
+@pytest.mark.slow
 def test_first_verdict_compares_nothing(config: RagConfig, tmp_path: Path) -> None:
     store = Store(str(tmp_path / "first"))
     whole = verdict_of(config, passed=True)
@@ -82,6 +86,7 @@ def test_a_verdict_that_measured_nothing_has_a_page(config: RagConfig, tmp_path:
     assert "It is refused" in html
 
 
+@pytest.mark.slow
 def test_index_lists_the_newest_first(store: Store, config: RagConfig) -> None:
     import os
 

@@ -34,6 +34,7 @@ def test_before_any_change_there_is_a_promise_and_no_plot(store: Store, config: 
     assert page.facts["objective"] == "ok, no change in 30 days"
 
 
+@pytest.mark.slow
 def test_the_page_shows_latency_and_the_standing(store: Store, config: RagConfig) -> None:
     write_source_report(store, config, "handbook", run_id="run")
     now = (datetime.now(UTC) - START).total_seconds()

@@ -101,6 +101,7 @@ def test_page_tells_it_and_escapes_what_documents_say(store: Store, config: RagC
     assert "2.5 years" in html
 
 
+@pytest.mark.slow
 def test_page_is_current_until_something_of_the_source_changes(store: Store, config: RagConfig) -> None:
     assert not source_report_is_current(store, config, "handbook")
     write_source_report(store, config, "handbook", run_id="run")

@@ -30,6 +30,7 @@ def test_fusion_names_each_once_best_first_and_keeps_a_single_order(rankings: li
         assert [name for name, _ in reciprocal_rank_fusion([ranking])] == ranking
 
 
+@pytest.mark.slow
 @given(RANKINGS, st.floats(0.1, 10))
 def test_equal_weights_are_no_weights(rankings: list[list[str]], weight: float) -> None:
     weighed = reciprocal_rank_fusion(rankings, weights=[1.0] * len(rankings))

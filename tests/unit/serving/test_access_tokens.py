@@ -191,6 +191,7 @@ def test_shared_secrets_and_keys_for_encryption_are_no_signing_keys() -> None:
 VALID = token(claims(ISSUER, exp=4_000_000_000))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     st.integers(0, len(VALID) - 1),
@@ -207,6 +208,7 @@ def test_a_token_with_one_other_character_is_refused(at: int, other: str, how: s
         assert outcome.status == 401
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(["iss", "aud", "sub", "exp", "groups", "admin"]), st.integers() | st.text()))
 def test_other_claims_under_the_same_signature_are_refused(changes: dict[str, Any]) -> None:
     header, _, signature = VALID.split(".")
@@ -214,6 +216,7 @@ def test_other_claims_under_the_same_signature_are_refused(changes: dict[str, An
     assert refusal(f"{header}.{part(payload)}.{signature}") == "token refused: not valid"
 
 
+@pytest.mark.slow
 @given(st.text(max_size=200) | st.lists(st.text(max_size=40), min_size=3, max_size=3).map(".".join))
 def test_nonsense_is_refused(text: str) -> None:
     assert refusal(text) == "token refused: not valid"

@@ -2,6 +2,7 @@
 
 from datetime import date
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ def test_reservations_are_given_back_and_the_day_begins_anew() -> None:
     assert not budget.reserve(1)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 60)), max_size=20))
 def test_no_more_than_the_budget_is_reserved_at_once(requests: list[tuple[int, int]]) -> None:
     budget = TokenBudget(100)

@@ -159,6 +159,7 @@ async def test_milvus_is_gone_from_the_start(world: World) -> None:
             served(holder)
 
 
+@pytest.mark.slow
 async def test_another_collection_is_taken_up_with_the_same_model(world: World) -> None:
     world.index(BLUE)
     world.index(GREEN, "wiki")
@@ -190,6 +191,7 @@ async def test_a_manifest_is_taken_up_when_its_alias_is_pointed(world: World) ->
         assert served(holder).index.collection == BLUE
 
 
+@pytest.mark.slow
 async def test_publications_of_one_collection(world: World) -> None:
     """One with other search parameters is warmed and answers otherwise; one that only counts anew does neither."""
     world.index(BLUE)
@@ -212,6 +214,7 @@ async def test_publications_of_one_collection(world: World) -> None:
         assert len(world.warmed) == 2
 
 
+@pytest.mark.slow
 async def test_other_term_statistics_are_loaded(world: World) -> None:
     world.index(BLUE)
     world.publish(BLUE)
@@ -226,6 +229,7 @@ async def test_other_term_statistics_are_loaded(world: World) -> None:
         assert served(holder).version_for(None) != first.version_for(None)
 
 
+@pytest.mark.slow
 async def test_while_milvus_is_gone_tables_are_still_followed(world: World) -> None:
     world.index(BLUE)
     world.publish(BLUE)
@@ -250,6 +254,7 @@ async def test_while_milvus_is_gone_tables_are_still_followed(world: World) -> N
         assert holder.problem is None
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_taken_up_leaves_what_is_served(world: World) -> None:
     world.index(BLUE)
     world.publish(BLUE)
@@ -327,6 +332,7 @@ async def test_documents_that_change_while_an_index_is_warmed(world: World) -> N
         assert set(served(holder).versions) == {"wiki"}
 
 
+@pytest.mark.slow
 async def test_a_reading_of_the_replaced_index_does_not_bring_it_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

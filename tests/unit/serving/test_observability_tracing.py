@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pytest
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -57,6 +58,7 @@ def attributes(of: Any) -> dict[str, Any]:
     return {one.key: one.value.string_value or one.value.int_value for one in of.attributes}
 
 
+@pytest.mark.slow
 def test_spans_arrive_with_their_parents_and_names() -> None:
     with collector() as (endpoint, received):
         assert run(endpoint).stdout.strip() == STATUSES
@@ -87,6 +89,7 @@ def test_spans_arrive_with_their_parents_and_names() -> None:
     assert "secret" not in str(received)
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_not_there_disturbs_nothing() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -86,6 +86,7 @@ def minilm() -> Iterator[Index]:
     yield Index(encoder, encoder.spec.fingerprint, manifest=Manifest(encoder.spec.dim))
 
 
+@pytest.mark.slow
 async def test_together_as_alone(minilm: Index) -> None:
     alone = np.stack([minilm.encoder.embed([text], "query")[0] for text in TEXTS])
     async with embedder() as made:

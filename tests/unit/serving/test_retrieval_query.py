@@ -28,6 +28,7 @@ passages = st.builds(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.builds(Found, passages=st.lists(passages, max_size=3).map(tuple), collection=texts, version=texts))
 def test_a_result_comes_back_from_the_cache_as_it_was(found: Found) -> None:
     assert codec.from_bytes(codec.to_bytes(found)) == replace(found, cached=True)

@@ -42,6 +42,7 @@ def test_applying_the_diff_to_what_was_seen_gives_the_listing(
     assert again.renamed == ()
 
 
+@pytest.mark.slow
 @given(listings, memories)
 def test_renames_are_pairs_of_one_deleted_and_one_new_object(
     listing: list[SourceObject], before: dict[str, SeenObject]

@@ -180,6 +180,7 @@ def test_keys_are_valid_text_and_lead_back(name: bytes) -> None:
     assert os.fsencode(path_of(key)) == name
 
 
+@pytest.mark.slow
 @given(st.lists(st.text("%0aF\xe9\udcff", min_size=1), min_size=2, max_size=2, unique=True))
 def test_different_names_have_different_keys(names: list[str]) -> None:
     assert key_of(names[0]) != key_of(names[1])
@@ -207,6 +208,7 @@ def paged(root: Path, page: int, *, afresh: bool, **settings: object) -> list[st
 NAMES = st.text(st.sampled_from("abZ-.% 0é\udcff\U0010ffff"), min_size=1, max_size=3).filter(lambda n: set(n) != {"."})
 
 
+@pytest.mark.slow
 @given(st.sets(st.lists(NAMES, min_size=1, max_size=3).map("/".join), max_size=12), st.integers(1, 4), st.booleans())
 def test_pages_give_what_one_listing_gives(names: set[str], page: int, afresh: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:

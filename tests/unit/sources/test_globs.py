@@ -71,6 +71,7 @@ def _by_segments(pattern: list[str], key: list[str]) -> bool:
     return bool(key) and PurePosixPath(key[0]).match(pattern[0]) and _by_segments(pattern[1:], key[1:])
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(["**", "*", "a", "b"]), min_size=1, max_size=3), st.data())
 def test_nothing_below_a_pruned_folder_is_admitted(pattern: list[str], data: st.DataObject) -> None:
     folder = data.draw(st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=3))

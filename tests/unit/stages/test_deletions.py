@@ -92,6 +92,7 @@ def test_absence_of_a_document_that_came_back_is_the_last_one(store: Store) -> N
     assert found.seen_at.timestamp() * 1000 == pytest.approx(newest)
 
 
+@pytest.mark.slow
 def test_absence_beyond_what_is_looked_at_is_the_newest_removal(store: Store) -> None:
     write_documents(store, ok(*range(20)))
     for number in range(20, 8, -1):

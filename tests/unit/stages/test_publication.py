@@ -32,6 +32,7 @@ _STATES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(states=st.lists(st.sampled_from(sorted(_STATES)), max_size=8))
 def test_every_document_that_is_not_shown_as_it_is_counts(

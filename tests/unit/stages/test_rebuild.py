@@ -98,6 +98,7 @@ def test_first_index_and_shared_vectors_are_never_refused(two: Two) -> None:
     assert refusal(two.plan(), Generations(graph, served=two.old)) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("built", [0, 3, 10])
 def test_plan_foresees_the_guard_and_counts(two: Two, built: int) -> None:
     put(two.store, "documents", documents(["blank"], text=" "))  # is never cut, and must not look like work

@@ -24,6 +24,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> list[Generation]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(history=st.lists(st.integers(0, 3), min_size=1, max_size=6), keep=st.integers(0, 3), target=st.integers(0, 3))
 def test_the_newest_published_and_the_target_stay(

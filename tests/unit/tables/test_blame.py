@@ -65,6 +65,7 @@ def test_what_the_log_does_not_reach_is_unknown_and_not_guessed(tmp_path: Path) 
     assert LedgerBlame(store).runs_of("one", ["x-one"]) == {"x-one": None}
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(runs=st.lists(st.sets(st.sampled_from("uvwxyz"), min_size=1, max_size=4), min_size=1, max_size=6))
 def test_any_sequence_of_runs(tmp_path_factory: pytest.TempPathFactory, runs: list[set[str]]) -> None:

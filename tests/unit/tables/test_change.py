@@ -52,6 +52,7 @@ def content(store: Store) -> set[tuple[str, str, str]]:
 DOCS = st.dictionaries(st.sampled_from("uvwxyz'"), st.integers(0, 3), max_size=5)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(states=st.lists(DOCS, min_size=1, max_size=4))
 def test_table_follows_any_sequence_of_states(tmp_path_factory: pytest.TempPathFactory, states: list) -> None:

@@ -69,6 +69,7 @@ def test_a_table_that_took_its_place_is_another(store: Store) -> None:
     assert TableSlice.newest(store, TABLE).count() == 1
 
 
+@pytest.mark.slow
 def test_many_threads_at_many_versions(store: Store) -> None:
     slices = []
     for number in range(6):

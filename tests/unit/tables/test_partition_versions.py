@@ -2,6 +2,7 @@
 
 import tempfile
 
+import pytest
 from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ def change(store: Store, kind: str, lane: str, key: str) -> bool:
     return bool(table.delete(f"collection = '{lane}' AND partition_key = '{key}'")["num_removed_files"])
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["add", "add", "remove"]), PLACES), min_size=1, max_size=6))
 def test_a_version_changes_exactly_with_its_source(changes: list[tuple[str, tuple[str, str, int]]]) -> None:
