@@ -42,6 +42,8 @@ class Platform:
         few = {"samples": 10, "known_items": 10}
         content = {"store": {"root": "./data"}, "buckets": 2, "sources": self.sources, "evaluation": few}
         content |= self.settings
+        # Nor about how quick a busy machine is; tests of a Milvus that is slow have limits of their own.
+        content["serving"] = {"retrieval": {"timeout_s": 60.0}} | self.settings.get("serving", {})
         self.config_path.write_text(yaml.safe_dump(content))
         resident = self.root / "data" / "work" / "resident"
         if not resident.is_symlink():
