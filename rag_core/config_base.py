@@ -15,9 +15,14 @@ class Section(BaseModel):
 
 
 def _http_address(value: str) -> str:
-    """Check an address: without the scheme, `host:port` would be taken for a scheme and a path."""
+    """Check an address: without the scheme, `host:port` would be taken for a scheme and a path.
+
+    A login in it would be shown wherever the address is: in messages, logs and `rag config show`.
+    """
     if not re.match(r"https?://[^/]", value):
         raise ValueError("an address with its scheme, such as http://127.0.0.1:19530")
+    if re.match(r"https?://[^/]*@", value):
+        raise ValueError("an address without user and password; secrets have variables of their own (RAG_INDEX__TOKEN)")
     return value
 
 

@@ -1,6 +1,7 @@
 """One error for all that is wrong with a configuration: each problem with its place, key, value and expectation."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,8 +69,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Write a value for an error message, short, on one line."""
-    text = repr(value)
+    """Write a value for an error message, short, on one line, without the login of an address."""
+    text = re.sub(r"://[^/@\s]*@", "://***@", repr(value))
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
 
 

@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from rag_assets.cli.output import CONSOLE, print_json, table
 from rag_core.config_loader import describe, load_config
-from rag_core.doctor import run_doctor
+from rag_core.doctor.run import run_doctor
 
 app = typer.Typer(no_args_is_help=True, help="The configuration.")
 

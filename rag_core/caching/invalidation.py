@@ -55,6 +55,15 @@ class RedisInvalidation:
         with self._redis("still has what was made from the store before", "Do this again when it is there") as redis:
             return sum(redis.unlink(key) for key in redis.scan_iter(self._keys.all, count=1_000))
 
+    def ping(self) -> None:
+        """Ask whether Redis answers, and lets us in.
+
+        Raises:
+            TransientError: It does not.
+        """
+        with self._redis("does not answer", "Caches would not be told of removed documents") as redis:
+            redis.ping()
+
     @contextmanager
     def _redis(self, what: str, consequence: str) -> Iterator["Redis"]:
         from redis import Redis

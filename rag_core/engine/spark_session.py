@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pyspark.sql import SparkSession
 
 from rag_core.config import SparkConfig
-from rag_core.doctor import require_java
+from rag_core.doctor.java import require_java
 from rag_core.errors import TransientError
 
 _BACK_OFF_S: Final = 5.0

@@ -25,6 +25,9 @@ def test_words_are_refused_by_name_and_version(tmp_path: Path, server: Server) -
     refused = platform(tmp_path, server, lexical=True).rag("run")
     assert refused.returncode != 0
     assert "index.lexical: Milvus standalone 2.3.5 has no sparse vectors" in refused.stderr
+    doctor = platform(tmp_path, server, lexical=True).rag("doctor")
+    assert doctor.returncode == 1
+    assert "index.lexical: Milvus standalone 2.3.5 has no sparse vectors" in doctor.stdout
 
 
 def test_the_whole_pipeline(tmp_path: Path, server: Server) -> None:

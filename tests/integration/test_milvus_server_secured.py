@@ -87,7 +87,13 @@ def test_the_whole_pipeline_through_tls(tmp_path: Path, tls_server: str, authori
     assert made.returncode == 0, made.stderr
     found = one.rag("search", "who repairs printers", "--mode", "dense", **login)
     assert "4417" in found.stdout
+    doctor = one.rag("doctor", **login)
+    assert f"Milvus standalone 2.3.5 at {tls_server} lets us in" in doctor.stdout
     refused = one.rag("search", "who repairs printers", "--mode", "dense", RAG_INDEX__TOKEN="root:other")
     assert refused.returncode != 0
     assert "RAG_INDEX__TOKEN" in refused.stderr
     assert "root:other" not in refused.stderr + refused.stdout
+    doctor = one.rag("doctor", RAG_INDEX__TOKEN="root:other")
+    assert doctor.returncode == 1
+    assert "fail Milvus" in doctor.stdout
+    assert "RAG_INDEX__TOKEN" in doctor.stdout

@@ -13,7 +13,8 @@ import pytest
 from rag_core import aws as aws_module
 from rag_core.config import S3Source
 from rag_core.config_loader import load_config
-from rag_core.doctor import Finding, run_doctor
+from rag_core.doctor.finding import Finding
+from rag_core.doctor.run import run_doctor
 from rag_core.errors import ObjectGoneError, PermanentError, SourceError, SourceRefusedError
 from rag_core.sources.base import SourceObject
 from rag_core.sources.factory import open_source

@@ -8,7 +8,8 @@ import pytest
 from rag_assets.cli.app import EXIT_PERMANENT
 from rag_core.config_loader import load_config
 from rag_core.config_store import S3Config
-from rag_core.doctor import Finding, run_doctor
+from rag_core.doctor.finding import Finding
+from rag_core.doctor.run import run_doctor
 from rag_core.tables.store import Store
 from tests.conftest import REPO
 from tests.integration.pipeline_helpers import Platform, search_json

@@ -270,6 +270,9 @@ def test_spark_settings_are_written_as_spark_reads_them(write) -> None:
 
 def test_addresses_need_their_scheme(write) -> None:
     assert "http://127.0.0.1:19530" in only_problem(write(SMALLEST + "index: {uri: 'localhost:19530'}\n"))
+    login = only_problem(write(SMALLEST + "index: {uri: 'http://root:hidden@localhost:19530'}\n"))
+    assert "RAG_INDEX__TOKEN" in login
+    assert "hidden" not in login
 
 
 class TestFilesOfQuality:
@@ -400,7 +403,7 @@ class TestModel:
 @pytest.mark.slow
 def test_loading_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from pathlib import Path; from rag_core.config_loader import load_config; import rag_core.doctor;"
+        "import sys, rag_core.doctor.run; from pathlib import Path; from rag_core.config_loader import load_config;"
         "load_config(Path('rag.yaml'), {}, check_files=False);"
         "print([m for m in ('torch', 'dagster', 'pyspark', 'pymilvus', 'transformers') if m in sys.modules])"
     )

@@ -1,22 +1,28 @@
 """What the doctor finds on machines that lack something; the parts looked at are real files, programs and sockets."""
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from rag_core import doctor
 from rag_core.config_loader import LoadedConfig, load_config
-from rag_core.doctor import Finding, require_java, run_doctor
+from rag_core.doctor import machine
+from rag_core.doctor.finding import Finding
+from rag_core.doctor.java import require_java
+from rag_core.doctor.run import run_doctor
 from rag_core.errors import PermanentError
+from tests.redis_server import needs_redis, running_redis
+
+REDIS = "RAG_SERVING__CACHE__REDIS_URL"
 
 
-def load(tmp_path: Path, more: str = "", root: str = "corpus") -> LoadedConfig:
+def load(tmp_path: Path, more: str = "", root: str = "corpus", env: Mapping[str, str] | None = None) -> LoadedConfig:
     (tmp_path / "corpus").mkdir(exist_ok=True)
     (tmp_path / "corpus" / "a.md").write_text("a")
     path = tmp_path / "rag.yaml"
     path.write_text(f"store: {{root: ./data}}\nsources: [{{name: handbook, kind: files, root: {root}}}]\n{more}")
-    return load_config(path, {}, check_files=False)
+    return load_config(path, env or {}, check_files=False)
 
 
 def find(findings: list[Finding], name: str) -> Finding:
@@ -98,7 +104,9 @@ def test_store_root_below_a_file(tmp_path: Path) -> None:
 def test_a_spark_cluster(tmp_path: Path, setting: str, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         more = f"spark: {{{setting.format(server.getsockname()[1])}}}"
-        assert find(run_doctor(load(tmp_path, more), {}), name).status == "ok"
+        findings = run_doctor(load(tmp_path, more), {"PATH": str(tmp_path)})
+    assert find(findings, name).status == "ok"
+    assert find(findings, "Java").status == ("ok" if "remote" in setting else "warn")  # which drives it from here
     finding = find(run_doctor(load(tmp_path, more), {}), name)
     assert finding.status == "fail"
     assert "secret" not in finding.detail
@@ -108,12 +116,28 @@ def test_a_spark_cluster(tmp_path: Path, setting: str, name: str) -> None:
 def test_milvus_server(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        more = f"index: {{uri: 'http://root:secret@127.0.0.1:{port}'}}"
-        assert find(run_doctor(load(tmp_path, more), {}), "Milvus").status == "ok"
-    finding = find(run_doctor(load(tmp_path, more), {}), "Milvus")
-    assert finding.status == "fail"
-    assert f"127.0.0.1:{port}" in finding.detail
-    assert "secret" not in finding.detail
+        more = f"index: {{uri: 'http://127.0.0.1:{port}', timeout_s: 0.5}}"
+        mute = find(run_doctor(load(tmp_path, more), {}), "Milvus")  # it listens, and is no Milvus
+    gone = find(run_doctor(load(tmp_path, more), {}), "Milvus")
+    for finding in (mute, gone):
+        assert finding.status == "fail"
+        assert f"127.0.0.1:{port}" in finding.detail
+    assert "start it" in gone.remedy
+    assert "docs/milvus.md" in mute.remedy
+
+
+@needs_redis
+def test_redis(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as redis:
+        address = redis.url.get_secret_value().replace("redis://", "redis://:secret@")
+        with redis.client() as client:
+            client.config_set("requirepass", "secret")
+        assert find(run_doctor(load(tmp_path, env={REDIS: address}), {}), "Redis").status == "ok"
+        other = find(run_doctor(load(tmp_path, env={REDIS: address.replace("secret", "other")}), {}), "Redis")
+        assert (other.status, "other" in other.detail) == ("fail", False)
+    gone = find(run_doctor(load(tmp_path, env={REDIS: address}), {}), "Redis")
+    assert (gone.status, "secret" in gone.detail) == ("fail", False)
+    assert "RAG_SERVING__CACHE__REDIS_URL" in gone.remedy
 
 
 def test_unknown_model(tmp_path: Path) -> None:
@@ -130,6 +154,6 @@ def test_telemetry(tmp_path: Path) -> None:
 
 
 def test_little_memory_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_container_limit", lambda: 1024.0**3)
+    monkeypatch.setattr(machine, "_container_limit", lambda: 1024.0**3)
     finding = find(run_doctor(load(tmp_path), {}), "memory")
     assert (finding.status, finding.detail) == ("warn", "1.0 GiB available of 1.0 GiB; 3.0 GiB is advised")
