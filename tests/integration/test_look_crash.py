@@ -1,5 +1,6 @@
 """Looks whose process is killed, and looks of several processes at once: nothing is lost, nothing is recorded twice."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,13 +14,17 @@ from tests.looking import LONG_AGO, Looking, kinds, object_id
 
 pytestmark = pytest.mark.slow
 
+SOURCE = {"include": ["*.md"]}
+"""Not the `.part` files, which are whole for a moment before they are renamed."""
+
 LOOK = """
+import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from rag_core.freshness.observation import observe
 from tests.looking import Looking
-looking, until = Looking(Path(sys.argv[1])), Path(sys.argv[2])
+looking, until = Looking(Path(sys.argv[1]), source=json.loads(sys.argv[3])), Path(sys.argv[2])
 while True:
     observe(looking.store, looking.config, "handbook", now=datetime.now(UTC))
     if until.exists():
@@ -28,7 +33,7 @@ while True:
 
 
 def start(looking: Looking, until: Path, **environment: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", LOOK, str(looking.folder), str(until)]
+    command = [sys.executable, "-c", LOOK, str(looking.folder), str(until), json.dumps(looking.source)]
     return subprocess.Popen(command, env={**os.environ, **environment})
 
 
@@ -42,7 +47,7 @@ def put(looking: Looking, name: str, text: str) -> None:
 
 @pytest.fixture
 def looking(tmp_path: Path) -> Looking:
-    made = Looking(tmp_path, source={"include": ("*.md",)})
+    made = Looking(tmp_path, source=SOURCE)
     made.root.mkdir()
     for name in ("a.md", "b.md", "c.md"):
         put(made, name, "x")
