@@ -19,7 +19,7 @@ from rag_core.tables.store import Store
 
 
 def run_doctor(loaded: LoadedConfig, env: Mapping[str, str] | None = None) -> list[Finding]:
-    """Look at everything, in a fixed order; takes a few seconds at most for each server that does not answer."""
+    """Look at everything, in a fixed order; a server that listens and does not answer takes up to 15 s."""
     env = os.environ if env is None else env
     config = loaded.config
     return [

@@ -1,7 +1,5 @@
 """Certificates made for one test, and the standalone server with TLS and users switched on."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -19,8 +17,6 @@ from rag_core.config_index import IndexTlsConfig
 from rag_core.errors import ConfigError
 from rag_core.index.client import connect
 from rag_core.tables.store import Store
-from tests.ports import free_port
-from tests.production import services
 
 PASSWORD = "Milvus"  # of root, on a server that nobody has configured
 
@@ -85,28 +81,6 @@ class Authority:
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256())
-
-
-@contextmanager
-def secured(folder: Path, *options: str, ready: dict[str, Any], scheme: str = "https") -> Iterator[str]:
-    """Run the standalone server; `ready` is what pymilvus needs to be let in, and options are `milvus-server`'s."""
-    from pymilvus import MilvusClient
-    from pymilvus.exceptions import MilvusException
-
-    port = free_port()
-    uri = f"{scheme}://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        try:
-            client = MilvusClient(uri, timeout=5, dedicated=True, **ready)
-            client.list_collections()
-            client.close()
-        except MilvusException:
-            return False
-        return True
-
-    with services.milvus_process(folder, port, answers, options):
-        yield uri
 
 
 def tls_options(own: Signed, authority: Authority, *, mode: int) -> list[str]:

@@ -234,12 +234,12 @@ def test_a_run_that_is_lost_while_postgres_is_away_is_given_up_after_its_time(de
 
 
 def step_begun(deployed: Deployed, run_id: str) -> int:
-    """Wait until a run has begun a step, and return its process."""
-    deadline = time.monotonic() + WAIT_S
-    while not (processes := process_of(deployed, run_id)):
+    """Wait until a run has begun a step, and return its process, as its log lines name it."""
+    deadline, log = time.monotonic() + WAIT_S, deployed.folder / "code.log"
+    while not (found := re.search(rf"{run_id} - (\d+) - \w+ - STEP_START", log.read_text())):
         assert time.monotonic() < deadline, deployed.logs()
         time.sleep(0.05)
-    return processes.pop()
+    return int(found[1])
 
 
 @contextmanager
@@ -256,9 +256,3 @@ def not_writing(deployed: Deployed, process: int) -> Iterator[None]:
         yield
     finally:
         run.resume()
-
-
-def process_of(deployed: Deployed, run_id: str) -> set[int]:
-    """Return the process of a run that has begun a step, as its log lines name it."""
-    log = (deployed.folder / "code.log").read_text()
-    return {int(pid) for pid in re.findall(rf"{run_id} - (\d+) - \w+ - STEP_START", log)}

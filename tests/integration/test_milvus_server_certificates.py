@@ -6,7 +6,7 @@ import pytest
 
 from rag_core.index.client import connect
 from rag_core.tables.store import Store
-from tests.integration.milvus_secured import Authority, index, refusal, secured, tls_options
+from tests.integration.milvus_secured import Authority, index, refusal, tls_options
 from tests.production.services import milvus
 
 pytestmark = [pytest.mark.milvus_server, pytest.mark.slow]
@@ -34,7 +34,7 @@ def test_both_sides_show_certificates_for_other_names(tmp_path: Path, authority:
         "server_name": "milvus.example.org",
     }
     trusted = {"ca_file": authority.ca, "server_name": "milvus.example.org"}
-    with secured(tmp_path / "mutual", *tls_options(own, authority, mode=2), ready=ready) as uri:
+    with milvus(tmp_path / "mutual", *tls_options(own, authority, mode=2), scheme="https", login=ready) as uri:
         both = index(uri, token=None, cert_file=ours.cert, key_file=ours.key, **trusted)
         with connect(both, Store(str(tmp_path))) as client:
             assert client.collections() == []

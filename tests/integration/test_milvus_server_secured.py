@@ -8,8 +8,9 @@ import pytest
 from rag_core.index.client import connect
 from rag_core.tables.store import Store
 from tests.index_support import DIM, MODEL, PARTITION, rows
-from tests.integration.milvus_secured import PASSWORD, Authority, index, refusal, secured, tls_options
+from tests.integration.milvus_secured import PASSWORD, Authority, index, refusal, tls_options
 from tests.integration.pipeline_helpers import Platform
+from tests.production.services import milvus
 
 pytestmark = [pytest.mark.milvus_server, pytest.mark.slow]
 
@@ -25,8 +26,8 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -
     """One whose certificate is for 127.0.0.1, with users."""
     own = authority.signed("127.0.0.1")
     ready = {"server_pem_path": str(authority.ca), "token": f"root:{PASSWORD}"}
-    options = tls_options(own, authority, mode=1)
-    with secured(tmp_path_factory.mktemp("tls"), *options, "--authorization-enabled", "true", ready=ready) as uri:
+    options = [*tls_options(own, authority, mode=1), "--authorization-enabled", "true"]
+    with milvus(tmp_path_factory.mktemp("tls"), *options, scheme="https", login=ready) as uri:
         yield uri
 
 

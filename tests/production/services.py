@@ -234,16 +234,22 @@ def postgres_restarted(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def milvus_turn() -> Iterator[None]:
-    """Wait until nobody else on this machine runs the standalone server in tests: two do not start side by side."""
-    with locked(Path(tempfile.gettempdir(), "milvus-standalone.lock"), timeout_s=_MILVUS_TURN_S):
-        yield
+def milvus(
+    folder: Path, *options: str, port: int = 0, scheme: str = "http", login: Mapping[str, Any] | None = None
+) -> Iterator[str]:
+    """Run the standalone server of the package `milvus`; gives its address.
 
+    Only one runs at a time on this machine, as two do not start side by side: the others wait for their turn.
 
-@contextmanager
-def milvus(folder: Path, *options: str, port: int = 0) -> Iterator[str]:
-    """Run the standalone server of the package `milvus`; gives its address. Options are those of `milvus-server`."""
+    Args:
+        folder: Where its data is, of an earlier start too.
+        options: Those of `milvus-server`.
+        port: Where it listens; 0: anywhere.
+        scheme: https where the options make it speak TLS.
+        login: What pymilvus needs to be let in.
+    """
     port = port or free_port()
+    uri = f"{scheme}://127.0.0.1:{port}"
 
     def answers() -> bool:
         if not _listens(port):
@@ -253,32 +259,25 @@ def milvus(folder: Path, *options: str, port: int = 0) -> Iterator[str]:
 
         try:
             # A channel of its own: a shared one may be of a server that was there before.
-            client = MilvusClient(f"http://127.0.0.1:{port}", timeout=5, dedicated=True)
+            client = MilvusClient(uri, timeout=5, dedicated=True, **(login or {}))
             client.list_collections()
             client.close()
         except MilvusException:
             return False
         return True
 
-    with milvus_process(folder, port, answers, options):
-        yield f"http://127.0.0.1:{port}"
-
-
-@contextmanager
-def milvus_process(folder: Path, port: int, answers: Callable[[], bool], options: Sequence[str] = ()) -> Iterator[None]:
-    """Run the standalone server on a port, when it is its turn; `answers` tells whether it lets a client in."""
     # The port that it has for its root coordinator is one that Linux gives to connections: it panics where one has it.
     ports = ["--proxy-port", str(port), "--root-coord-port", str(free_port())]
     command = [str(BIN / "milvus-server"), "--data", str(folder / "milvus"), *ports, *options]
     log = folder / "milvus" / "logs" / "milvus-stderr.log"  # the program itself says nothing of a server that ended
-    with milvus_turn():
+    with locked(Path(tempfile.gettempdir(), "milvus-standalone.lock"), timeout_s=_MILVUS_TURN_S):
         deadline = time.monotonic() + START_S
         while not is_free(port):  # it would take the next one, and not say so
             if time.monotonic() > deadline:
                 raise NotThereError(f"milvus: port {port} is still taken after {START_S:.0f} s")
             time.sleep(0.2)
         with process("milvus", command, folder, answers, stop=signal.SIGINT, log=log):
-            yield
+            yield uri
 
 
 @contextmanager

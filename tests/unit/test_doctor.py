@@ -113,6 +113,7 @@ def test_a_spark_cluster(tmp_path: Path, setting: str, name: str) -> None:
     assert "docs/spark.md" in finding.remedy
 
 
+@pytest.mark.slow
 def test_milvus_server(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -122,10 +123,10 @@ def test_milvus_server(tmp_path: Path) -> None:
     for finding in (mute, gone):
         assert finding.status == "fail"
         assert f"127.0.0.1:{port}" in finding.detail
-    assert "start it" in gone.remedy
-    assert "docs/milvus.md" in mute.remedy
+        assert "start it" in finding.remedy
 
 
+@pytest.mark.slow
 @needs_redis
 def test_redis(tmp_path: Path) -> None:
     with running_redis(tmp_path) as redis:
